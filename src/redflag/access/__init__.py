@@ -1,0 +1,1 @@
+"""Who may come in: users, roles, sessions, tokens of people and of agents."""

@@ -1,0 +1,29 @@
+-- name: records
+-- Records by kind and result.
+SELECT kind, result, count(*) AS records FROM update_logs GROUP BY kind, result;
+
+-- name: timeouts
+-- Timeouts by command type, over all replicas.
+SELECT command_type, sum(timed_out)::bigint AS timed_out, sum(stuck_seconds)::double precision AS stuck_seconds,
+  (SELECT array_agg(total ORDER BY i) FROM (SELECT i, sum(n)::bigint AS total FROM timeout_totals same, unnest(same.stuck_buckets) WITH ORDINALITY AS b (n, i)
+    WHERE same.command_type = t.command_type GROUP BY i) AS summed) AS stuck_buckets
+FROM timeout_totals t GROUP BY command_type ORDER BY command_type;
+
+-- name: lateness
+-- How late timeouts were, over all replicas and types.
+SELECT coalesce(sum(timed_out), 0)::bigint AS timed_out, coalesce(sum(lateness_seconds), 0)::double precision AS seconds,
+  (SELECT array_agg(total ORDER BY i) FROM (SELECT i, sum(n)::bigint AS total FROM timeout_totals, unnest(lateness_buckets) WITH ORDINALITY AS b (n, i)
+    GROUP BY i) AS summed) AS buckets
+FROM timeout_totals;
+
+-- name: service
+-- What the replicas of the timeout service did.
+SELECT replica, runs, failures, extract(epoch FROM last_success_at)::double precision AS last_success FROM timeout_service ORDER BY replica;
+
+-- name: outbox
+-- Records that have no position in the log yet, counted up to a bound.
+SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting;
+
+-- name: database_bytes
+-- The database's size.
+SELECT pg_database_size(current_database());

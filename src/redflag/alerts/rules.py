@@ -1,0 +1,76 @@
+"""The two alerts of the seed, in one place: the file for Prometheus and `redflag doctor` are held against it by a test.
+
+- more than 3 failed sweeps in 5 minutes: the timeout service fails
+- any constraint violation: critical
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+from redflag.alerts.faults import sql
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An alert: fires when there were more than `more_than` faults of a kind within the time."""
+
+    name: str
+    kind: str
+    more_than: int
+    within: datetime.timedelta
+    severity: str
+    summary: str
+    next_step: str
+
+
+RULES = (
+    Rule(
+        "RedFlagTimeoutServiceFails",
+        "sweep_failed",
+        3,
+        datetime.timedelta(minutes=5),
+        "warning",
+        "Timeout service experiencing failures",
+        "Commands may be ended late. See the server's log for the cause; `redflag timeouts status` shows the lag",
+    ),
+    Rule(
+        "RedFlagConstraintViolation",
+        "constraint_violation",
+        0,
+        datetime.timedelta(minutes=5),
+        "critical",
+        "Database constraint violation detected!",
+        "A change or its record was refused by the database. See the server's log, and report it as a fault of RedFlag",
+    ),
+    Rule(
+        "RedFlagAuditWriteRefused",
+        "audit_write_refused",
+        0,
+        datetime.timedelta(minutes=5),
+        "critical",
+        "An audit record was refused, and the change with it",
+        "See the server's log for the table and the reason",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Firing:
+    """An alert that fires now."""
+
+    rule: Rule
+    faults: int
+    last_detail: str
+
+
+async def firing(connection: Any) -> list[Firing]:
+    """The alerts that fire now."""
+    found = []
+    for rule in RULES:
+        for row in await sql.recent.all(connection, within=rule.within):
+            if row["kind"] == rule.kind and row["faults"] > rule.more_than:
+                found.append(Firing(rule, row["faults"], row["last_detail"]))
+    return found

@@ -1,0 +1,1 @@
+"""The audit trail: who acted, what was recorded, and how it is read."""

@@ -1,0 +1,109 @@
+"""Secrets never enter the record: parameters, messages and output pass through here before they are stored.
+
+Whatever is found is replaced by `[redacted]`, and cannot be had back. The built-in patterns are in docs/reference/redaction.md;
+`REDFLAG_REDACT` adds some of the site's own. NUL bytes, which PostgreSQL's text cannot hold, become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from redflag.errors import SettingsError
+
+MARK = "[redacted]"
+_NAMES = r"pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?|authorization|client[_-]?secret"
+
+# name → (pattern, replacement). What is before the secret stays, so that a reader sees what was there.
+PATTERNS: dict[str, tuple[str, str]] = {
+    "private key": (
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+        MARK,
+    ),
+    "credentials in an address": (
+        r"(\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s/:@]{0,256}:)[^\s/@]{1,512}(?=@)",
+        rf"\1{MARK}",
+    ),
+    "authorization header": (
+        r"((?:[Aa]uthorization|[Pp]roxy-[Aa]uthorization)\s*[:=]\s*(?:\w{1,20}\s+)?)[^\s\"',;]{1,4096}",
+        rf"\1{MARK}",
+    ),
+    "bearer token": (r"(\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{8,4096}", rf"\1{MARK}"),
+    "named secret": (
+        rf"(?i)((?:\b|_)(?:{_NAMES})[\"']?\s*[:=]\s*)(?:\"[^\"]{{1,4096}}\"|'[^']{{1,4096}}'|[^\s\"',;&]{{1,4096}})",
+        rf"\1{MARK}",
+    ),
+    "secret option": (rf"(?i)(\s--?(?:{_NAMES})[ =])[^\s-]\S{{0,4096}}", rf"\1{MARK}"),
+    "json web token": (r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,1024}", MARK),
+    "cloud access key": (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", MARK),
+    "platform token": (
+        r"\b(?:gh[pousr]_[A-Za-z0-9]{20,255}|glpat-[A-Za-z0-9_-]{20,255}|xox[abprs]-[A-Za-z0-9-]{10,255})",
+        MARK,
+    ),
+}
+# A value under such a name is a secret whatever it looks like
+SECRET_KEY = re.compile(rf"(?i)(?:^|[_.-])(?:{_NAMES})s?$")
+_DEPTH = 32
+
+_active: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), replacement) for pattern, replacement in PATTERNS.values()
+]
+
+
+def add_patterns(patterns: list[str]) -> None:
+    """Adds a site's own patterns (regular expressions). Raises SettingsError with the one that is wrong."""
+    for pattern in patterns:
+        try:
+            compiled = (re.compile(pattern), MARK)
+        except re.error as error:
+            raise SettingsError(
+                f"REDFLAG_REDACT: {pattern!r} is no regular expression: {error}", "Correct it"
+            ) from error
+        if compiled not in _active:
+            _active.append(compiled)
+
+
+def text(value: str) -> str:
+    """The text without secrets and without NUL bytes."""
+    value = value.replace("\x00", "\ufffd")
+    for pattern, replacement in _active:
+        value = pattern.sub(replacement, value)
+    return value.encode("utf-8", "replace").decode()
+
+
+def clean(value: Any, depth: int = 0) -> Any:
+    """A JSON value without secrets: by the name they stand under, or by their looks. Deeper than 32 levels is cut off."""
+    if depth > _DEPTH:
+        return "[too deep]"
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, dict):
+        return {
+            text(str(key)): MARK
+            if isinstance(item, str) and item and SECRET_KEY.search(str(key))
+            else clean(item, depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [clean(item, depth + 1) for item in value]
+    return value
+
+
+def encode(value: Any) -> bytes:
+    """A JSON value as it is measured against limits."""
+    return msgspec.json.encode(value)
+
+
+def cut(value: str, limit: int) -> tuple[str, int]:
+    """Cuts output in the middle, so that its beginning and its end stay. Returns it and how many bytes it had.
+
+    The result, with the line that says what is missing, is at most `limit` bytes and some 80 more.
+    """
+    data = value.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return value, len(data)
+    half = limit // 2
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n[… {len(data) - 2 * half} of {len(data)} bytes cut …]\n{tail}", len(data)

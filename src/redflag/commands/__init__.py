@@ -1,0 +1,1 @@
+"""The life of a command: states, queue, delivery, results, history."""

@@ -1,0 +1,191 @@
+"""The queue: what is enqueued for agents, handed out to them, and acknowledged by them.
+
+Promises: a command is handed out once, however many ask at once (SKIP LOCKED); never past its deadline; what an agent of
+ours does not name as held is handed out again. Every change is one guarded statement, and leaves its record by trigger.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redflag.audit import redaction
+from redflag.audit.actor import Actor
+from redflag.commands.states import TERMINAL, Status
+from redflag.database import queries
+from redflag.errors import Conflict, InvalidInput, NotFound
+
+sql = queries.load(__file__, "queue.sql")
+
+COMMAND_TYPE = re.compile(r"[a-z][a-z0-9_]{0,99}")
+PARAMS_LIMIT = 64 * 1024
+LIST_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Asking:
+    """An agent that asks for commands. `held`: what it has journalled; `protocol` 0 cannot say."""
+
+    agent_id: uuid.UUID
+    actor: Actor
+    protocol: int = 0
+    held: tuple[uuid.UUID, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an agent says of the commands it holds."""
+
+    received: tuple[uuid.UUID, ...] = ()
+    running: tuple[uuid.UUID, ...] = ()
+    said: tuple[tuple[uuid.UUID, str], ...] = ()
+
+
+def check_params(command_type: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters as they will be stored, without secrets. Raises InvalidInput for what would harm an agent."""
+    if not COMMAND_TYPE.fullmatch(command_type):
+        raise InvalidInput(
+            f"{command_type[:100]!r} is no command type", "Use small letters, digits and _, as in scan_updates"
+        )
+    if command_type == "dry_run_update" and not isinstance(params.get("update_id"), str):
+        # RedFlag's own agent dies of a dry run without it
+        raise InvalidInput("A dry_run_update needs the parameter update_id, a string", "Name the update it is for")
+    if command_type == "install_updates" and params.get("action") == "update_all":
+        # RedFlag's own agent would install a package of that name
+        raise InvalidInput(
+            "install_updates takes no action update_all", "Give the package_type alone to upgrade everything"
+        )
+    clean: dict[str, Any] = redaction.clean(params)
+    if len(redaction.encode(clean)) > PARAMS_LIMIT:
+        raise InvalidInput(f"The parameters are larger than {PARAMS_LIMIT} bytes", "Enqueue several commands")
+    return clean
+
+
+async def enqueue(
+    connection: Any,
+    actor: Actor,
+    agents: Sequence[uuid.UUID],
+    command_type: str,
+    params: dict[str, Any] | None = None,
+    *,
+    source: str = "manual",
+    retried_from_id: uuid.UUID | None = None,
+    delivery_timeout: datetime.timedelta | None = None,
+    execution_timeout: datetime.timedelta | None = None,
+) -> list[dict[str, Any]]:
+    """Enqueues one command per agent, in one statement. Raises NotFound naming the agents that are not there; then nothing is enqueued."""
+    async with connection.transaction():
+        rows = await sql.enqueue.all(
+            connection,
+            agents=list(agents),
+            command_type=command_type,
+            params=check_params(command_type, params or {}),
+            source=source,
+            retried_from_id=retried_from_id,
+            delivery_timeout=delivery_timeout,
+            execution_timeout=execution_timeout,
+            act=actor.act(),
+        )
+        if missing := set(agents) - {row["agent_id"] for row in rows}:
+            raise NotFound(f"No agent {', '.join(sorted(map(str, missing))[:5])}", "See `redflag agents list`")
+    return [dict(row) for row in rows]
+
+
+async def deliver(connection: Any, asking: Sequence[Asking]) -> dict[uuid.UUID, list[dict[str, Any]]]:
+    """Hands out commands to all who ask, in one statement: agent → its commands, oldest first, at most ten each."""
+    # In the order of their ids, so that two workers never lock two agents' commands the other way round
+    asking = sorted(asking, key=lambda one: one.agent_id)
+    rows = await sql.deliver.all(
+        connection,
+        agents=[one.agent_id for one in asking],
+        protocols=[one.protocol for one in asking],
+        acts=[one.actor.act() for one in asking],
+        held=[held for one in asking for held in one.held],
+    )
+    handed_out: dict[uuid.UUID, list[dict[str, Any]]] = {one.agent_id: [] for one in asking}
+    for row in sorted(rows, key=lambda row: (row["created_at"], row["id"])):
+        handed_out[row["agent_id"]].append(dict(row))
+    return handed_out
+
+
+async def acknowledge(
+    connection: Any, actor: Actor, agent_id: uuid.UUID, progress: Progress
+) -> tuple[dict[uuid.UUID, float], list[uuid.UUID]]:
+    """Notes what an agent holds and runs. Returns the live ones with the seconds they have left, and those that have ended."""
+    named = dict.fromkeys(progress.received + progress.running)
+    rows = await sql.acknowledge.all(
+        connection,
+        agent_id=agent_id,
+        received=[one for one in progress.received if one not in progress.running],
+        running=list(progress.running),
+        said_of=[one for one, _ in progress.said],
+        said=[redaction.text(message)[:500] for _, message in progress.said],
+        act=actor.act(),
+    )
+    live = {row["id"]: row["remaining_seconds"] for row in rows}
+    return live, [one for one in named if one not in live]
+
+
+async def cancel(connection: Any, actor: Actor, command_id: uuid.UUID, reason: str = "") -> dict[str, Any]:
+    """Ends a live command. Raises NotFound, or Conflict if it has ended already."""
+    rows = await sql.cancel.all(
+        connection, ids=[command_id], reason=redaction.text(reason) or "cancelled", act=actor.act()
+    )
+    if rows:
+        return dict(rows[0])
+    now = await show(connection, command_id)
+    raise Conflict(f"Command {command_id} has ended already: {now['status']}", "Enqueue or retry it instead")
+
+
+async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[str, Any]:
+    """Enqueues a new command like one that has ended, and that names it. Raises NotFound, or Conflict while it is live."""
+    old = await show(connection, command_id)
+    if Status(old["status"]) not in TERMINAL:
+        raise Conflict(f"Command {command_id} is still {old['status']}", "Wait for its end, or cancel it first")
+    rows = await enqueue(
+        connection,
+        actor,
+        [old["agent_id"]],
+        old["command_type"],
+        old["params"],
+        source="retry",
+        retried_from_id=command_id,
+    )
+    return rows[0]
+
+
+async def show(connection: Any, command_id: uuid.UUID) -> dict[str, Any]:
+    """One command as it is now. Raises NotFound."""
+    row = await sql.command.one(connection, id=command_id)
+    if row is None:
+        raise NotFound(f"No command {command_id}", "See `redflag commands list`")
+    return dict(row)
+
+
+async def list_commands(
+    connection: Any,
+    *,
+    agent_id: uuid.UUID | None = None,
+    status: Status | None = None,
+    command_type: str | None = None,
+    live: bool = False,
+    before: tuple[datetime.datetime, uuid.UUID] | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """Commands, the newest first. `before` is the (created_at, id) of the last one seen."""
+    at, one = before or (None, None)
+    rows = await sql.list_commands.all(
+        connection,
+        agent_id=agent_id,
+        status=status,
+        command_type=command_type,
+        live=live,
+        before_at=at,
+        before_id=one,
+        limit=min(limit, LIST_LIMIT),
+    )
+    return [dict(row) for row in rows]

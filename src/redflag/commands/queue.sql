@@ -1,0 +1,88 @@
+-- name: enqueue
+-- One command for each of the agents that are there; agents that are not, or were removed, are left out.
+INSERT INTO agent_commands (agent_id, command_type, params, source, retried_from_id, delivery_timeout, execution_timeout, act)
+SELECT a.id, :command_type, :params, :source, :retried_from_id, :delivery_timeout::interval, :execution_timeout::interval, :act
+FROM agents a WHERE a.id = ANY (:agents::uuid[]) AND a.removed_at IS NULL
+ORDER BY a.id
+RETURNING id, agent_id, command_type, params, status, source, created_at, version, next_deadline_at, deadline_kind, retried_from_id;
+
+-- name: deliver
+-- Hands out what is pending to the agents that ask, oldest first, ten each; and once more what was sent to an agent that
+-- names what it holds and does not name this. Never what is past its deadline, even if no sweep has come by yet.
+WITH asking AS (
+  SELECT * FROM unnest(:agents::uuid[], :protocols::integer[], :acts::jsonb[]) AS asking (agent_id, protocol, act)
+), picked AS MATERIALIZED (
+  SELECT c.id, a.protocol, a.act
+  FROM asking a CROSS JOIN LATERAL (
+    SELECT id FROM agent_commands
+    WHERE agent_id = a.agent_id AND next_deadline_at > now()
+      AND (status = 'pending'
+           OR (status = 'sent' AND a.protocol > 0 AND acknowledges AND acknowledged_at IS NULL AND NOT id = ANY (:held::uuid[])))
+    ORDER BY created_at, id LIMIT 10
+    FOR UPDATE SKIP LOCKED
+  ) c
+)
+UPDATE agent_commands c
+SET status = 'sent', sent_at = now(), deliveries = c.deliveries + 1, acknowledges = picked.protocol > 0, acknowledged_at = NULL, act = picked.act
+FROM picked
+WHERE c.id = picked.id AND c.status = ANY ('{pending,sent}')
+RETURNING c.id, c.agent_id, c.command_type, c.params, c.created_at, c.version,
+  extract(epoch FROM c.sent_at + c.execution_timeout - clock_timestamp())::double precision AS remaining_seconds;
+
+-- name: acknowledge
+-- What an agent says it holds: received, running, or still running. Tells which of them are live, and for how long.
+WITH named AS (
+  SELECT id, status FROM agent_commands
+  WHERE agent_id = :agent_id AND id = ANY (:received::uuid[] || :running::uuid[]) AND next_deadline_at > now() AND sent_at IS NOT NULL
+  ORDER BY id FOR UPDATE
+), received AS (
+  UPDATE agent_commands c SET acknowledged_at = now()
+  FROM named WHERE c.id = named.id AND c.status = 'sent' AND c.acknowledged_at IS NULL AND NOT c.id = ANY (:running::uuid[])
+  RETURNING c.id
+), started AS (
+  UPDATE agent_commands c SET status = 'running', acknowledged_at = coalesce(c.acknowledged_at, now()), last_progress_at = now(), act = :act
+  FROM named WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = ANY ('{pending,sent}')
+  RETURNING c.id
+), renewed AS (
+  UPDATE agent_commands c SET last_progress_at = now(), progress = coalesce(said.message, c.progress)
+  FROM named LEFT JOIN unnest(:said_of::uuid[], :said::text[]) AS said (id, message) ON said.id = named.id
+  WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = 'running'
+  RETURNING c.id
+)
+SELECT c.id, extract(epoch FROM coalesce(c.sent_at, now()) + c.execution_timeout - clock_timestamp())::double precision AS remaining_seconds
+FROM agent_commands c JOIN named USING (id);
+
+-- name: cancel
+-- Ends commands that are still live.
+UPDATE agent_commands SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
+WHERE id = ANY (:ids::uuid[]) AND status = ANY ('{pending,sent,running}')
+RETURNING id, agent_id, command_type, status, version;
+
+-- name: cancel_of_agent
+-- Ends all that an agent still had to do; it has been removed.
+UPDATE agent_commands SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
+WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL AND status = ANY ('{pending,sent,running}')
+RETURNING id;
+
+-- name: command
+-- One command, as it is now.
+SELECT c.*, coalesce(a.name, a.hostname) AS agent_name, extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds
+FROM agent_commands c JOIN agents a ON a.id = c.agent_id
+WHERE c.id = :id;
+
+-- name: list_commands
+-- Commands, the newest first, from a position on.
+SELECT c.id, c.agent_id, coalesce(a.name, a.hostname) AS agent_name, c.command_type, c.params, c.status, c.source, c.created_at, c.sent_at,
+  c.completed_at, c.version, c.next_deadline_at, c.deadline_kind, c.deliveries, c.progress, c.retried_from_id,
+  extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds
+FROM agent_commands c JOIN agents a ON a.id = c.agent_id
+WHERE (:agent_id::uuid IS NULL OR c.agent_id = :agent_id)
+  AND (:status::text IS NULL OR c.status = :status)
+  AND (:command_type::text IS NULL OR c.command_type = :command_type)
+  AND (NOT :live::boolean OR c.next_deadline_at IS NOT NULL)
+  AND (:before_at::timestamptz IS NULL OR (c.created_at, c.id) < (:before_at, :before_id::uuid))
+ORDER BY c.created_at DESC, c.id DESC LIMIT :limit;
+
+-- name: counts
+-- How many commands are live, by state. What has ended is counted by its records.
+SELECT status, count(*) AS commands FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;

@@ -1,0 +1,96 @@
+"""What agents report of their commands.
+
+Promises: the first report ends a live command; the same report again changes nothing; one that comes after the end is a
+record of its own and never changes the end. An unknown word for the result is kept verbatim. Output is redacted and
+cut to the documented size, and the record says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from redflag.audit import redaction
+from redflag.audit.actor import Actor
+from redflag.commands.states import Status, outcome_of
+from redflag.database import queries
+from redflag.errors import Conflict, NotFound
+
+sql = queries.load(__file__, "results.sql")
+
+INT_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """A command's end as its agent tells it. Sizes in bytes, duration in seconds."""
+
+    result: str
+    action: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int = 0
+    duration_seconds: int = 0
+    message: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """The same report has the same digest, whatever else came with it."""
+        told = [self.result, self.action, self.stdout, self.stderr, self.exit_code, self.duration_seconds]
+        return hashlib.sha256(redaction.encode(told)).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a report: `recorded`, `already_recorded` or `late`; and the command's type and status now."""
+
+    received: str
+    command_type: str
+    status: Status
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+async def report(
+    connection: Any, actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, told: Report, *, max_output: int
+) -> Outcome:
+    """Takes a report, in one statement. Raises NotFound for a command that is not this agent's, Conflict for one never handed out."""
+    status, result = outcome_of(told.result)
+    stdout, stdout_bytes = redaction.cut(redaction.text(told.stdout), max_output)
+    stderr, stderr_bytes = redaction.cut(redaction.text(told.stderr), max_output)
+    metadata = redaction.clean(told.metadata)
+    if told.result not in {result, status}:
+        metadata["reported_result"] = redaction.text(told.result)[:200]
+    for name, size in (("stdout", stdout_bytes), ("stderr", stderr_bytes)):
+        if size > max_output:
+            metadata[f"{name}_bytes"] = size
+            metadata[f"{name}_cut"] = True
+    kept: dict[str, Any] = {
+        "outcome": result,
+        "digest": told.digest(),
+        "action": redaction.text(told.action)[:100],
+        "stdout": stdout,
+        "stderr": stderr,
+        "exit_code": max(-INT_MAX, min(INT_MAX, told.exit_code)),
+        "duration_seconds": max(0, min(INT_MAX, told.duration_seconds)),
+        "metadata": metadata,
+    }
+    if told.message:
+        kept["message"] = redaction.text(told.message)[:2000]
+    row = await sql.report.one(
+        connection,
+        command_id=command_id,
+        agent_id=agent_id,
+        status=status,
+        result=result,
+        report=kept,
+        digest=kept["digest"],
+        act=actor.act(),
+    )
+    if row is None:
+        raise NotFound(f"No command {command_id} of this agent", "Drop the report")
+    if not (row["was_sent"] or row["ended"] or row["late"]) and row["status"] == Status.PENDING:
+        raise Conflict(f"Command {command_id} was never handed out", "Drop the report")
+    received = "recorded" if row["ended"] else "late" if row["late"] else "already_recorded"
+    return Outcome(received, row["command_type"], Status(row["status"]), row["params"])

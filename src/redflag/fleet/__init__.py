@@ -1,0 +1,1 @@
+"""The agents: enrolment, check-in, presence, facts."""

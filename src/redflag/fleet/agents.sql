@@ -1,0 +1,49 @@
+-- name: enrol
+-- A new agent.
+INSERT INTO agents (id, hostname, os_type, os_version, os_architecture, agent_version, protocol, metadata, act)
+VALUES (:id, :hostname, :os_type, :os_version, :os_architecture, :agent_version, :protocol, :metadata, :act)
+RETURNING id, created_at;
+
+-- name: agent
+-- One agent with its presence.
+SELECT a.id, a.hostname, a.name, coalesce(a.name, a.hostname) AS display_name, a.os_type, a.os_version, a.os_architecture, a.agent_version,
+  a.protocol, a.tags, a.metadata, a.created_at, a.removed_at, p.last_seen, host(p.address) AS address, p.metrics, p.rapid_until,
+  extract(epoch FROM now() - p.last_seen)::double precision AS seconds_since_seen
+FROM agents a LEFT JOIN agent_presence p ON p.agent_id = a.id
+WHERE a.id = :id;
+
+-- name: list_agents
+-- Agents in the order of their enrolment, from a position on.
+SELECT a.id, a.hostname, a.name, coalesce(a.name, a.hostname) AS display_name, a.os_type, a.os_version, a.os_architecture, a.agent_version,
+  a.protocol, a.tags, a.created_at, a.removed_at, p.last_seen, host(p.address) AS address,
+  extract(epoch FROM now() - p.last_seen)::double precision AS seconds_since_seen
+FROM agents a LEFT JOIN agent_presence p ON p.agent_id = a.id
+WHERE (:removed::boolean OR a.removed_at IS NULL)
+  AND (:text::text IS NULL OR a.hostname ILIKE :text OR a.name ILIKE :text)
+  AND (:tag::text IS NULL OR :tag = ANY (a.tags))
+  AND (:after_at::timestamptz IS NULL OR (a.created_at, a.id) > (:after_at, :after_id::uuid))
+ORDER BY a.created_at, a.id LIMIT :limit;
+
+-- name: rename
+-- What people call it, and how they group it; NULL leaves as it is.
+UPDATE agents SET name = coalesce(:name, name), tags = coalesce(:tags::text[], tags), act = :act
+WHERE id = :id AND removed_at IS NULL
+RETURNING id;
+
+-- name: remove
+-- An agent that is removed keeps its row and its history.
+UPDATE agents SET removed_at = now(), act = :act WHERE id = :id AND removed_at IS NULL RETURNING id;
+
+-- name: facts
+-- What an agent says about its host; only a change is written.
+UPDATE agents SET metadata = metadata || :facts::jsonb,
+  agent_version = coalesce(nullif(:agent_version::text, ''), agent_version), os_version = coalesce(nullif(:os_version::text, ''), os_version)
+WHERE id = :id AND (NOT metadata @> :facts::jsonb OR agent_version IS DISTINCT FROM coalesce(nullif(:agent_version, ''), agent_version)
+  OR os_version IS DISTINCT FROM coalesce(nullif(:os_version, ''), os_version));
+
+-- name: online
+-- How many agents were heard of lately, how many are late, and how many are lost.
+SELECT count(*) FILTER (WHERE p.last_seen > now() - :online::interval) AS online,
+  count(*) FILTER (WHERE p.last_seen <= now() - :online::interval AND p.last_seen > now() - :lost::interval) AS late,
+  count(*) FILTER (WHERE p.last_seen IS NULL OR p.last_seen <= now() - :lost::interval) AS lost
+FROM agents a LEFT JOIN agent_presence p ON p.agent_id = a.id WHERE a.removed_at IS NULL;

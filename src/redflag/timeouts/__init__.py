@@ -1,0 +1,1 @@
+"""Deadlines: the policies that give them and the sweeper that keeps them."""

@@ -1,0 +1,96 @@
+"""Check-in, and what an agent says of the commands it holds."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from redflag.alerts import metrics
+from redflag.commands import queue
+from redflag.fleet.checkin import CheckIn
+from redflag.web.agent import wire
+from redflag.web.context import context
+
+METRICS = frozenset(
+    {
+        "cpu_percent",
+        "memory_percent",
+        "memory_used_gb",
+        "memory_total_gb",
+        "disk_used_gb",
+        "disk_total_gb",
+        "disk_percent",
+        "uptime",
+        "version",
+    }
+)
+
+
+@wire.answered
+async def check_in(request: Request) -> Response:
+    """GET /api/v1/agents/{id}/commands, with a JSON body or without. What is wrong in the body is passed over."""
+    began = time.perf_counter()
+    agent_id, actor = await wire.known_agent(request)
+    here = context(request)
+    body = await wire.read(request, tolerant=True)
+    protocol = 1 if body.get("protocol") == 1 else 0
+    held = wire.identifiers(body, "held") if protocol else ()
+    said = {name: value for name, value in body.items() if name in METRICS and _is_small(value)}
+    answer = await here.check_ins.check_in(
+        CheckIn(agent_id, actor, protocol, held, said or None, throw_away=protocol == 0 and _is_throw_away(body))
+    )
+    told: dict[str, Any] = {"commands": [_command(row, protocol) for row in answer.commands]}
+    if answer.rapid_until and answer.rapid_until > datetime.datetime.now(datetime.UTC):
+        told["rapid_polling"] = {"enabled": True, "until": wire.rfc3339(answer.rapid_until)}
+    if protocol:
+        told |= {
+            "ended": [str(one) for one in answer.ended],
+            "check_in_interval": here.settings.check_in_interval,
+            "wait": 0,
+        }
+    metrics.CHECK_IN_SECONDS.observe(time.perf_counter() - began)
+    return wire.ok(told)
+
+
+@wire.answered
+async def progress(request: Request) -> Response:
+    """POST /api/v1/agents/{id}/progress: what it received, runs, and how far it is."""
+    agent_id, actor = await wire.known_agent(request)
+    body = await wire.read(request)
+    said = []
+    for entry in wire.sequence(body, "progress", 1000):
+        if isinstance(entry, dict):
+            said.append((wire.identifier(entry.get("command_id"), "command_id"), wire.text(entry, "message")))
+    async with context(request).pool.acquire() as connection:
+        live, ended = await queue.acknowledge(
+            connection,
+            actor,
+            agent_id,
+            queue.Progress(wire.identifiers(body, "received"), wire.identifiers(body, "running"), tuple(said)),
+        )
+    return wire.ok({"live": {str(one): seconds for one, seconds in live.items()}, "ended": [str(one) for one in ended]})
+
+
+def _is_throw_away(body: dict[str, Any]) -> bool:
+    """RedFlag's agent checks in once after a heartbeat command and discards the answer. It is told apart by its metadata."""
+    metadata = body.get("metadata")
+    return (
+        isinstance(metadata, dict)
+        and "rapid_polling_enabled" in metadata
+        and "rapid_polling_duration_minutes" not in metadata
+    )
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 200 and "\x00" not in value)
+
+
+def _command(row: dict[str, Any], protocol: int) -> dict[str, Any]:
+    told = {"id": str(row["id"]), "type": row["command_type"], "params": row["params"]}
+    if protocol:
+        told["remaining_seconds"] = row["remaining_seconds"]
+    return told

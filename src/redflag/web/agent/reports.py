@@ -1,0 +1,113 @@
+"""What agents report: results, updates, dependencies, facts."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from redflag.commands.results import Report
+from redflag.commands.states import Status
+from redflag.fleet import agents, presence
+from redflag.updates import dependencies, inventory, outcomes
+from redflag.web.agent import wire
+from redflag.web.context import context
+
+MOST_UPDATES = 20_000
+
+
+@wire.answered
+async def logs(request: Request) -> Response:
+    """POST /api/v1/agents/{id}/logs: a command's end."""
+    agent_id, actor = await wire.known_agent(request)
+    here = context(request)
+    body = await wire.read(request)
+    command_id = wire.identifier(body.get("command_id"), "command_id")
+    metadata = wire.mapping(body, "metadata")
+    for name in ("started_at", "finished_at"):
+        if value := wire.text(body, name):
+            metadata[f"agent_{name}"] = value[:40]
+    for name in ("stdout_bytes", "stderr_bytes"):
+        if body.get(name) is not None:
+            metadata[name] = wire.number(body, name)
+            metadata[name.replace("_bytes", "_cut")] = True
+    if body.get("killed") is True:
+        metadata["killed_at_deadline"] = True
+    told = Report(
+        result=wire.text(body, "result"),
+        action=wire.text(body, "action"),
+        stdout=wire.text(body, "stdout"),
+        stderr=wire.text(body, "stderr"),
+        exit_code=wire.number(body, "exit_code"),
+        duration_seconds=wire.number(body, "duration_seconds"),
+        message=wire.text(body, "message"),
+        metadata=metadata,
+    )
+    async with here.pool.acquire() as connection:
+        outcome = await outcomes.report_result(
+            connection, actor, agent_id, command_id, told, max_output=here.settings.max_output
+        )
+        if (
+            outcome.received == "recorded"
+            and outcome.status == Status.COMPLETED
+            and outcome.command_type in {"enable_heartbeat", "disable_heartbeat"}
+        ):
+            minutes = outcome.params.get("duration_minutes", 60) if outcome.command_type == "enable_heartbeat" else None
+            await presence.set_rapid(
+                connection, agent_id, minutes if isinstance(minutes, int) else 60 if minutes else None
+            )
+    return wire.ok({"message": "log recorded", "status": outcome.received, "command_status": outcome.status})
+
+
+@wire.answered
+async def updates(request: Request) -> Response:
+    """POST /api/v1/agents/{id}/updates: what a scan found. What is wrong with one item is told; the others are kept."""
+    agent_id, actor = await wire.known_agent(request)
+    body = await wire.read(request)
+    package_types = [one for one in wire.sequence(body, "package_types", 50) if isinstance(one, str)]
+    command_id = body.get("command_id")
+    async with context(request).pool.acquire() as connection:
+        reported = await inventory.report(
+            connection,
+            actor,
+            agent_id,
+            wire.sequence(body, "updates", MOST_UPDATES),
+            package_types,
+            wire.identifier(command_id, "command_id") if command_id else None,
+        )
+    return wire.ok(
+        {
+            "message": "update events recorded",
+            "count": reported.count,
+            "rejected": reported.rejected,
+            "command_id": command_id,
+        }
+    )
+
+
+@wire.answered
+async def report_dependencies(request: Request) -> Response:
+    """POST /api/v1/agents/{id}/dependencies: what a dry run found."""
+    agent_id, actor = await wire.known_agent(request)
+    body = await wire.read(request)
+    async with context(request).pool.acquire() as connection:
+        told = await dependencies.report(connection, actor, agent_id, body)
+    return wire.ok({"message": "dependencies reported"} | told)
+
+
+@wire.answered
+async def system_info(request: Request) -> Response:
+    """POST /api/v1/agents/{id}/system-info: facts about the host."""
+    agent_id, _ = await wire.known_agent(request)
+    body = await wire.read(request)
+    facts = {name: value for name, value in body.items() if name not in {"timestamp", "metadata"}} | wire.mapping(
+        body, "metadata"
+    )
+    async with context(request).pool.acquire() as connection:
+        await agents.store_facts(
+            connection,
+            agent_id,
+            facts,
+            agent_version=str(facts.pop("agent_version", "") or ""),
+            os_version=str(facts.get("os_version", "") or ""),
+        )
+    return wire.ok({"message": "system info updated successfully"})

@@ -1,0 +1,1 @@
+"""The admin API: JSON for people's programs."""

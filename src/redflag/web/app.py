@@ -1,0 +1,155 @@
+"""The server's app: the agents' thin routes first, then the admin API, each with its own way of saying what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fastapi
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import redflag
+from redflag.access.principals import Authenticator
+from redflag.audit import redaction
+from redflag.database import migrate, pool
+from redflag.errors import TooLarge
+from redflag.fleet.checkin import CheckIns
+from redflag.settings import Settings
+from redflag.timeouts.sweeper import Sweeper
+from redflag.web import background, problems
+from redflag.web.agent import downloads
+from redflag.web.agent.routes import routes as agent_routes
+from redflag.web.api import agents, auth, commands, health, history, policies, tokens, updates, users
+from redflag.web.context import Context
+from redflag.web.guards import GuardedRoute
+
+log = logging.getLogger("redflag.web")
+
+ROOMS = (auth, agents, commands, history, updates, policies, tokens, users, health)
+
+
+def make_app(settings: Settings, database_url: str) -> ASGIApp:
+    """The app. It opens the database when it starts, refuses to start on a schema that is not whole, and drains when it stops."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        redaction.add_patterns(settings.redact)
+        connections = await pool.open_pool(database_url, size=settings.database_pool)
+        async with connections.acquire() as connection:
+            await migrate.require_current(connection)
+        context = Context(
+            settings,
+            connections,
+            Authenticator(connections),
+            CheckIns(connections),
+            Sweeper(
+                connections,
+                settings.replica,
+                interval=settings.sweep_interval,
+                gap=settings.sweep_gap,
+                grace=settings.sweep_grace,
+            ),
+        )
+        app.state.context = context
+        admin.state.context = context
+        stop = asyncio.Event()
+        work = asyncio.create_task(background.run(context, stop))
+        log.info("redflag %s serves %s", redflag.__version__, settings.url)
+        try:
+            yield
+        finally:
+            stop.set()
+            await work
+            await connections.close()
+            log.info("redflag stopped")
+
+    admin = make_admin(docs=settings.docs)
+    app = Starlette(routes=[*agent_routes, *downloads.routes, Mount("/", app=admin)], lifespan=lifespan)
+    return BodyLimit(SecurityHeaders(app), settings.max_body)
+
+
+def make_admin(*, docs: bool = True) -> fastapi.FastAPI:
+    """The admin API: every route says whom it lets in, or cannot be added."""
+    admin = fastapi.FastAPI(
+        title="RedFlag",
+        version=redflag.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        separate_input_output_schemas=False,
+    )
+    admin.router.route_class = GuardedRoute
+    for room in ROOMS:
+        admin.include_router(room.router)
+    if docs:
+        admin.include_router(health.documentation(admin))
+    problems.install(admin)
+    return admin
+
+
+class SecurityHeaders:
+    """Headers that every answer carries."""
+
+    HEADERS = (
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+        (b"cache-control", b"no-store"),
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Adds what the answer does not say itself."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                said = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in self.HEADERS if header[0] not in said),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, add)
+
+
+class BodyLimit:
+    """Ends a request whose body grows past the limit; a declared length past it is refused before it is read."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts what comes in."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > self.limit:
+            told: Any = {"error": f"The body is larger than {self.limit} bytes. Send less at once."}
+            response = fastapi.responses.JSONResponse(told, 413, {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.limit:
+                raise TooLarge(f"The body is larger than {self.limit} bytes", "Send less at once")
+            return message
+
+        await self.app(scope, counted, send)

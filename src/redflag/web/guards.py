@@ -1,0 +1,107 @@
+"""Who may call what: default deny.
+
+Every admin route names its permission with `allow(...)`; a route without one cannot be added to the app. What is refused is
+recorded: by name for whoever is known, counted by address for whoever is not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+
+from redflag.access.principals import Principal
+from redflag.access.roles import Permission
+from redflag.audit import events
+from redflag.audit.actor import Actor
+from redflag.errors import NotAuthenticated, NotPermitted, RedFlagError
+from redflag.web.context import Context, address, context
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request that was let in."""
+
+    principal: Principal
+    actor: Actor
+    address: str
+    context: Context
+
+    @property
+    def pool(self) -> Any:
+        """The server's connections."""
+        return self.context.pool
+
+
+class GuardedRoute(APIRoute):
+    """A route that cannot exist without saying whom it lets in."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.permission = _declared(endpoint)
+        if self.permission is None:
+            raise TypeError(f"{path} does not say who may call it: give it a caller of allow(...) or mark it @public")
+
+
+def allow(permission: Permission, *, while_password_is_temporary: bool = False) -> Any:
+    """The default of a route's `caller`: lets in whoever has the permission, and tells who that is."""
+
+    async def guard(request: Request) -> Caller:
+        return await _let_in(request, permission, while_password_is_temporary)
+
+    guard.permission = permission  # type: ignore[attr-defined]
+    return Depends(guard)
+
+
+def public(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a route that everybody may call."""
+    endpoint.permission = "public"  # type: ignore[attr-defined]
+    return endpoint
+
+
+def _declared(endpoint: Callable[..., Any]) -> Any:
+    if found := getattr(endpoint, "permission", None):
+        return found
+    for parameter in inspect.signature(endpoint).parameters.values():
+        if found := getattr(getattr(parameter.default, "dependency", None), "permission", None):
+            return found
+    return None
+
+
+def bearer(request: Request) -> str:
+    """The token of a request. Raises NotAuthenticated. Tokens are read from the header only, never from an address."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated(
+            "This needs a token", "Send Authorization: Bearer <token>; `redflag tokens create` makes one"
+        )
+    return token.strip()
+
+
+async def _let_in(request: Request, permission: Permission, while_password_is_temporary: bool) -> Caller:
+    here = context(request)
+    where = address(request)
+    asked = f"{request.method} {request.scope['route'].path}"
+    try:
+        principal = await here.authenticator.authenticate(bearer(request))
+    except NotAuthenticated:
+        async with here.pool.acquire() as connection:
+            await events.count_refusal(connection, where, action=asked)
+        raise
+    actor = principal.actor(where)
+    refusal: RedFlagError | None = None
+    if permission not in principal.permissions:
+        refusal = NotPermitted(
+            f"{principal.name} may not do this: it needs the permission {permission}", "Ask an administrator"
+        )
+    elif principal.must_change_password and not while_password_is_temporary:
+        refusal = NotPermitted("The generated password must be changed first", "POST /api/v1/auth/password")
+    if refusal:
+        async with here.pool.acquire() as connection:
+            await events.record_refusal(connection, actor, action="access_refused", message=asked)
+        raise refusal
+    return Caller(principal, actor, where, here)
