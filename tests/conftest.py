@@ -94,7 +94,9 @@ async def pool(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
 @pytest_asyncio.fixture
 async def agent_id(owner: Any) -> uuid.UUID:
     """An agent that nobody else uses."""
-    return await owner.fetchval("INSERT INTO agents (hostname, protocol) VALUES ($1, 1) RETURNING id", f"host-{uuid.uuid4()}")
+    return await owner.fetchval(
+        "INSERT INTO agents (hostname, protocol) VALUES ($1, 1) RETURNING id", f"host-{uuid.uuid4()}"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,14 @@ from typing import Any, Callable, List, Mapping, Optional
 from redflag_agent import __version__, facts, packages
 from redflag_agent.api import Api, back_off, jitter
 from redflag_agent.client import Json
-from redflag_agent.commands import HANDLERS, Handler, Host
+from redflag_agent.commands import HANDLERS
 from redflag_agent.config import Config, clean_interval, is_uuid
 from redflag_agent.errors import AgentError, ServerRefused, ServerUnreachable
 from redflag_agent.files import StateLock, utc_now, write_private
 from redflag_agent.journal import Entry, Journal
 from redflag_agent.log import logger
 from redflag_agent.sender import Sender
+from redflag_agent.task import Handler, Host
 from redflag_agent.worker import Worker
 
 STATUS_NAME = "status.json"

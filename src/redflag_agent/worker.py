@@ -17,13 +17,14 @@ from typing import Dict, Iterable, Mapping, Optional, Set
 from redflag_agent import commands, facts
 from redflag_agent.api import Api, back_off
 from redflag_agent.client import FINAL_STATUSES, Json
-from redflag_agent.commands import IMMEDIATE, Handler, Host, Outcome, Task
+from redflag_agent.commands import IMMEDIATE, UNKNOWN_END
 from redflag_agent.errors import ServerRefused, ServerUnreachable
 from redflag_agent.files import utc_now
 from redflag_agent.journal import Entry, Journal
 from redflag_agent.log import logger
 from redflag_agent.runner import Deadline
 from redflag_agent.sender import Sender
+from redflag_agent.task import Handler, Host, Outcome, Task, failed
 
 DEFAULT_DEADLINE = 7200.0  # seconds, for a server that says "live" without saying for how long
 
@@ -50,7 +51,7 @@ class Worker:
             if entry.type == "reboot" and entry.boot_id and now and entry.boot_id != now:
                 outcome = Outcome("success", "the host has restarted", action="reboot")
             else:
-                outcome = commands.failed(commands.UNKNOWN_END, entry.type)
+                outcome = failed(UNKNOWN_END, entry.type)
                 outcome.exit_code = -1
             self._finish(entry, outcome, entry.started_at or entry.at, 0.0)
 
@@ -132,13 +133,13 @@ class Worker:
     def _execute(self, entry: Entry) -> bool:
         refusal = commands.refusal(entry.type, self._host.config, self._handlers)
         if refusal is not None:
-            self._finish(entry, commands.failed(refusal, entry.type), utc_now(), 0.0)
+            self._finish(entry, failed(refusal, entry.type), utc_now(), 0.0)
             return True
         try:
             answer = self._api.post("progress", self._progress(starting=entry.id))
         except (ServerRefused, ServerUnreachable) as error:
             if isinstance(error, ServerRefused) and error.status in FINAL_STATUSES:
-                self._finish(entry, commands.failed(f"not started: {error}", entry.type), utc_now(), 0.0)
+                self._finish(entry, failed(f"not started: {error}", entry.type), utc_now(), 0.0)
                 return True
             logger.warning("command %s waits: %s", entry.id, error)
             return False

@@ -52,7 +52,7 @@ async def take_seat(connection: Any, token: str, actor: Actor) -> uuid.UUID:
     )
     if found is None:
         raise NotAuthenticated(
-            "The enrolment token is wrong, over, revoked or used up", "Make one with `redflag enrolment create`"
+            "The enrolment token is wrong, over, revoked or used up", "Make one with `redflag agents invite`"
         )
     return found
 
@@ -61,7 +61,7 @@ async def revoke(connection: Any, actor: Actor, token_id: uuid.UUID) -> dict[str
     """Ends a token at once; the agents that it let in stay. Raises NotFound when there is none that is not revoked."""
     row = await sql.revoke.one(connection, id=token_id, act=actor.act("enrolment_token_revoked"))
     if row is None:
-        raise NotFound(f"No enrolment token {token_id} that is not revoked", "See `redflag enrolment list`")
+        raise NotFound(f"No enrolment token {token_id} that is not revoked", "See `redflag agents invitations`")
     return dict(row)
 
 

@@ -62,10 +62,10 @@ async def record_read(connection: Any, actor: Actor, *, action: str, session: st
 
 
 async def record_refusal(connection: Any, actor: Actor, *, action: str, message: str) -> None:
-    """That somebody known was refused: one record per name, and the rest of that minute are counted."""
+    """That somebody known was refused: one record per name and action, and the rest of that minute are counted."""
     await sql.record_refusal.run(
         connection,
-        key=f"refused:{actor.name}",
+        key=f"refused:{actor.name}:{action}",
         actor=actor.name,
         action=action,
         message=message[:500],

@@ -19,7 +19,9 @@ _NAMES = r"pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|priva
 # name → (pattern, replacement). What is before the secret stays, so that a reader sees what was there.
 PATTERNS: dict[str, tuple[str, str]] = {
     "private key": (
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+        # Without its end it is 20,000 characters: a key that was cut is a secret too, and no text is looked at twice
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+        r"(?:[\s\S]{0,20000}?-----END [A-Z ]{0,40}PRIVATE KEY-----|[\s\S]{0,20000})",
         MARK,
     ),
     "credentials in an address": (

@@ -1,24 +1,25 @@
 -- name: report
 -- What an agent reports ends its command, if it is live; comes late, if it has ended; or is known already. The command's row
--- is locked first, so that of two equal reports at once one is recorded.
+-- is locked first, so that of two equal reports at once one is recorded. What is decided is decided by the locked row: this
+-- statement's own view of the table may be older than the end that it waited for.
 WITH target AS (
-  SELECT id, status, version, command_type, params, sent_at, result ->> 'digest' AS digest, completed_at
+  SELECT id, status, version, command_type, params, sent_at, result ->> 'digest' AS digest, late_reports, completed_at
   FROM agent_commands WHERE id = :command_id AND agent_id = :agent_id
   FOR UPDATE
 ), ended AS (
   UPDATE agent_commands c SET status = :status, completed_at = clock_timestamp(), result = :report, act = :act
-  FROM target WHERE c.id = target.id AND c.status = ANY ('{pending,sent,running}') AND c.sent_at IS NOT NULL
+  FROM target WHERE c.id = target.id AND target.status = ANY ('{pending,sent,running}') AND target.sent_at IS NOT NULL
   RETURNING c.id
 ), late AS (
   UPDATE agent_commands c SET late_reports = array_append(c.late_reports[array_upper(c.late_reports, 1) - 18:], :digest::text)
-  FROM target WHERE c.id = target.id AND c.status = ANY ('{completed,failed,timed_out,cancelled}')
-    AND c.result ->> 'digest' IS DISTINCT FROM :digest::text AND NOT :digest = ANY (c.late_reports)
+  FROM target WHERE c.id = target.id AND target.status = ANY ('{completed,failed,timed_out,cancelled}')
+    AND target.digest IS DISTINCT FROM :digest::text AND NOT :digest = ANY (target.late_reports)
   RETURNING c.id, c.status, c.command_type, c.version, c.completed_at
 ), noted AS (
   INSERT INTO update_logs (kind, command_id, agent_id, command_type, action, actor, result, message, metadata, stdout, stderr, exit_code, duration_seconds)
   SELECT 'late_result', late.id, :agent_id, late.command_type, :report ->> 'action', :act ->> 'actor', :result::text,
     late.status || '; the agent reported ' || :result || ' ' || spell_interval(clock_timestamp() - late.completed_at) || ' later',
-    (:act - 'actor') || coalesce(:report -> 'metadata', '{}') || jsonb_build_object('status', late.status, 'late_by_seconds',
+    coalesce(:report -> 'metadata', '{}') || (:act - 'actor') || jsonb_build_object('status', late.status, 'late_by_seconds',
       round(extract(epoch FROM clock_timestamp() - late.completed_at), 3)),
     :report ->> 'stdout', :report ->> 'stderr', (:report ->> 'exit_code')::integer, (:report ->> 'duration_seconds')::integer
   FROM late

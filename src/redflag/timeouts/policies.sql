@@ -7,12 +7,13 @@ ORDER BY command_type = '*', command_type;
 -- Makes or changes the policy of a type; what is not given stays, or is taken from the policy of all other types.
 INSERT INTO timeout_policies AS p (command_type, delivery_timeout, start_timeout, execution_timeout, idle_timeout, act)
 SELECT :command_type, coalesce(:delivery::interval, base.delivery_timeout), coalesce(:start::interval, base.start_timeout),
-  coalesce(:execution::interval, base.execution_timeout), coalesce(:idle::interval, base.idle_timeout), :act
+  coalesce(:execution::interval, base.execution_timeout),
+  CASE WHEN :no_idle::boolean THEN NULL ELSE coalesce(:idle::interval, base.idle_timeout) END, :act
 FROM timeout_policies base WHERE base.command_type = '*'
 ON CONFLICT (command_type) DO UPDATE SET
   delivery_timeout = coalesce(:delivery, p.delivery_timeout), start_timeout = coalesce(:start, p.start_timeout),
   execution_timeout = coalesce(:execution, p.execution_timeout),
-  idle_timeout = CASE WHEN :no_idle::boolean THEN NULL ELSE coalesce(:idle, p.idle_timeout) END,
+  idle_timeout = CASE WHEN :no_idle THEN NULL ELSE coalesce(:idle, p.idle_timeout) END,
   updated_at = now(), act = :act
 RETURNING command_type, delivery_timeout, start_timeout, execution_timeout, idle_timeout, updated_at;
 

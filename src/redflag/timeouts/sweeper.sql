@@ -2,7 +2,9 @@
 -- Ends what is past its deadline, a batch at a time, the longest overdue first. What an agent did not say it received goes
 -- back to pending. With it go the totals, and the updates that waited for these commands. One statement, one transaction.
 WITH due AS MATERIALIZED (
-  SELECT id, deadline_kind, next_deadline_at, coalesce(sent_at, created_at) AS since FROM agent_commands
+  SELECT id, deadline_kind, next_deadline_at,
+    CASE WHEN deadline_kind = 'delivery' THEN created_at ELSE coalesce(sent_at, created_at) END AS since
+  FROM agent_commands
   WHERE next_deadline_at <= now()
   ORDER BY next_deadline_at LIMIT :batch
   FOR UPDATE SKIP LOCKED

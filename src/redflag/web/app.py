@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 import fastapi
 from starlette.applications import Starlette
@@ -30,7 +29,8 @@ from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
 
-ROOMS = (auth, agents, commands, history, updates, policies, tokens, users, health)
+# history before commands: both begin with /api/v1/commands/, and a command's id would match the word
+ROOMS = (auth, agents, history, commands, updates, policies, tokens, users, health)
 
 
 def make_app(settings: Settings, database_url: str) -> ASGIApp:
@@ -125,7 +125,13 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Ends a request whose body grows past the limit; a declared length past it is refused before it is read."""
+    """Refuses a body over the limit with 413, whether its length was declared or not.
+
+    What is too much is read and thrown away, up to a few times the limit: a connection that is closed on somebody who
+    still sends is reset, and the agent would never learn that its report is too large and send it for ever.
+    """
+
+    PATIENCE = 4
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -136,12 +142,6 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if declared.isdigit() and int(declared) > self.limit:
-            told: Any = {"error": f"The body is larger than {self.limit} bytes. Send less at once."}
-            response = fastapi.responses.JSONResponse(told, 413, {"Connection": "close"})
-            await response(scope, receive, send)
-            return
         read = 0
 
         async def counted() -> Message:
@@ -149,6 +149,9 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self.limit:
+                while message.get("more_body") and read <= self.limit * self.PATIENCE:
+                    message = await receive()
+                    read += len(message.get("body", b""))
                 raise TooLarge(f"The body is larger than {self.limit} bytes", "Send less at once")
             return message
 

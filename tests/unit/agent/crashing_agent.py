@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from redflag_agent import config
-from redflag_agent.commands import Outcome, Task
 from redflag_agent.journal import Journal
 from redflag_agent.loop import Agent
+from redflag_agent.task import Outcome, Task
 
 
 def _die() -> None:

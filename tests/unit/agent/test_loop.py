@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from redflag_agent import config, facts
-from redflag_agent.commands import HANDLERS, UNKNOWN_END, Handler, Outcome, Task
+from redflag_agent.commands import HANDLERS, UNKNOWN_END
 from redflag_agent.errors import StateLocked
 from redflag_agent.journal import JOURNAL_NAME, Journal, read
 from redflag_agent.loop import Agent, read_status
+from redflag_agent.task import Handler, Outcome, Task
 from unit.agent.conftest import Running
 from unit.agent.fake_server import FakeServer
 

@@ -137,9 +137,14 @@ BEGIN
     month := date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => i);
     part := 'update_logs_' || to_char(month, 'YYYY_MM');
     IF to_regclass(quote_ident(part)) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I PARTITION OF update_logs FOR VALUES FROM (%L) TO (%L)',
-        part, to_char(month, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(month + interval '1 month', 'YYYY-MM-DD') || ' 00:00:00+00');
-      PERFORM update_logs_guard_partition(part::regclass);
+      BEGIN
+        EXECUTE format('CREATE TABLE %I PARTITION OF update_logs FOR VALUES FROM (%L) TO (%L)',
+          part, to_char(month, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(month + interval '1 month', 'YYYY-MM-DD') || ' 00:00:00+00');
+        PERFORM update_logs_guard_partition(part::regclass);
+      EXCEPTION WHEN check_violation THEN
+        -- Records of this month are in the default partition already, and stay there; the months ahead are made all the same
+        NULL;
+      END;
     END IF;
   END LOOP;
   LOOP

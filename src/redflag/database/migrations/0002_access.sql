@@ -18,7 +18,7 @@ ALTER TABLE users ENABLE ALWAYS TRIGGER users_record;
 
 CREATE TABLE sessions (
   id         uuid        NOT NULL DEFAULT uuidv7() PRIMARY KEY,
-  token_hash bytea       NOT NULL UNIQUE,
+  token_hash bytea       NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
   user_id    uuid        NOT NULL REFERENCES users (id) ON DELETE CASCADE,
   created_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz NOT NULL,
@@ -29,7 +29,7 @@ CREATE INDEX sessions_user ON sessions (user_id);
 CREATE TABLE api_tokens (
   id         uuid        NOT NULL DEFAULT uuidv7() PRIMARY KEY,
   name       text        NOT NULL CHECK (length(name) BETWEEN 1 AND 255),
-  token_hash bytea       NOT NULL UNIQUE,
+  token_hash bytea       NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
   role       text        NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
   created_by text        NOT NULL,
@@ -39,6 +39,7 @@ CREATE TABLE api_tokens (
   act        jsonb,
   CONSTRAINT api_tokens_role_check CHECK (role IN ('admin', 'operator', 'auditor', 'viewer'))
 );
+CREATE UNIQUE INDEX api_tokens_name ON api_tokens (lower(name)) WHERE revoked_at IS NULL;
 CREATE TRIGGER api_tokens_record AFTER INSERT OR UPDATE OR DELETE ON api_tokens FOR EACH ROW
   EXECUTE FUNCTION record_change('token', 'name', 'role', '!token_hash', 'created_by', 'expires_at', 'revoked_at');
 ALTER TABLE api_tokens ENABLE ALWAYS TRIGGER api_tokens_record;

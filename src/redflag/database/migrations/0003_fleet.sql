@@ -31,7 +31,7 @@ CREATE TABLE agent_presence (
 ) WITH (fillfactor = 50);
 
 CREATE TABLE agent_tokens (
-  token_hash bytea       NOT NULL PRIMARY KEY,
+  token_hash bytea       NOT NULL PRIMARY KEY CHECK (octet_length(token_hash) = 32),
   agent_id   uuid        NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
   purpose    text        NOT NULL CHECK (purpose IN ('access', 'refresh')),
   created_at timestamptz NOT NULL DEFAULT now(),
@@ -40,11 +40,12 @@ CREATE TABLE agent_tokens (
 );
 COMMENT ON COLUMN agent_tokens.token_hash IS 'SHA-256 of the token; access tokens live a day, refresh tokens 90 days from their last use';
 CREATE INDEX agent_tokens_agent ON agent_tokens (agent_id, purpose);
+CREATE INDEX agent_tokens_expiry ON agent_tokens (expires_at);
 
 CREATE TABLE enrolment_tokens (
   id         uuid        NOT NULL DEFAULT uuidv7() PRIMARY KEY,
   label      text        NOT NULL CHECK (length(label) BETWEEN 1 AND 255),
-  token_hash bytea       NOT NULL UNIQUE,
+  token_hash bytea       NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
   seats      integer     NOT NULL CHECK (seats > 0),
   seats_used integer     NOT NULL DEFAULT 0 CHECK (seats_used >= 0),
   created_at timestamptz NOT NULL DEFAULT now(),

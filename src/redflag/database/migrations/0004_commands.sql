@@ -82,6 +82,9 @@ DECLARE
   legal     boolean;
   base      timestamptz;
 BEGIN
+  IF NEW.status IN ('pending', 'sent', 'running') THEN
+    NEW.completed_at := NULL;
+  END IF;
   IF TG_OP = 'INSERT' THEN
     NEW.version := 1;
     legal := NEW.status = 'pending';
@@ -139,7 +142,6 @@ BEGIN
   END IF;
 
   IF NEW.status IN ('pending', 'sent', 'running') THEN
-    NEW.completed_at := NULL;
     IF TG_OP = 'UPDATE' AND OLD.next_deadline_at IS NULL THEN
       NEW.result := NULL;
     END IF;
@@ -204,7 +206,10 @@ BEGIN
   IF NEW.status IN ('completed', 'failed', 'cancelled') THEN
     report := NEW.result;
     said := report ->> 'message';
-    details := details || coalesce(report -> 'metadata', '{}');
+    -- What an agent says stands beside what is known here, and never in its place
+    IF jsonb_typeof(report -> 'metadata') = 'object' THEN
+      details := (report -> 'metadata') - 'forced' || details;
+    END IF;
     IF NEW.status = 'completed' THEN
       outcome := CASE WHEN report ->> 'outcome' = 'partial' THEN 'partial' ELSE 'success' END;
     ELSIF NEW.status = 'failed' THEN

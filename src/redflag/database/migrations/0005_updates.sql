@@ -17,6 +17,7 @@ CREATE TABLE updates (
   reason            text,
   approved_version  text,
   dependencies      text[],
+  install_wanted_by text,
   command_id        uuid,
   first_seen_at     timestamptz NOT NULL DEFAULT now(),
   last_seen_at      timestamptz NOT NULL DEFAULT now(),
@@ -26,6 +27,8 @@ CREATE TABLE updates (
   CONSTRAINT updates_status_check CHECK (status IN
     ('pending', 'dependencies', 'approved', 'rejected', 'installing', 'installed', 'unconfirmed', 'failed'))
 ) WITH (fillfactor = 80);
+COMMENT ON COLUMN updates.dependencies IS 'What the last dry run said is installed with it; NULL: not examined for the version that is offered';
+COMMENT ON COLUMN updates.install_wanted_by IS 'Who asked for the installation that follows the dry run; NULL: nobody, the dry run was all';
 COMMENT ON COLUMN updates.command_id IS 'The command that works on it, or did last';
 CREATE INDEX updates_command ON updates (command_id) WHERE command_id IS NOT NULL;
 CREATE INDEX updates_package ON updates (package_name, package_type, agent_id);

@@ -36,7 +36,13 @@ async def make_token(body: NewToken, caller: Caller = allow(Permission.MANAGE_TO
     """Makes an API token of a role that is not above one's own. It is shown this once."""
     async with caller.pool.acquire() as connection:
         token, row = await tokens.create(
-            connection, caller.actor, body.name, body.role, giver=caller.principal.role or Role.VIEWER, hours=body.hours
+            connection,
+            caller.actor,
+            body.name,
+            body.role,
+            giver=caller.principal.role or Role.VIEWER,
+            hours=body.hours,
+            user_id=caller.principal.user_id,
         )
     return row | {"token": token}
 

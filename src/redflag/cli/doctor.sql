@@ -1,0 +1,25 @@
+-- name: clock
+-- What the database's clock says this very moment.
+SELECT clock_timestamp();
+
+-- name: role
+-- Who this connection is, and whether that is the role that the server should have.
+SELECT session_user::text AS name, (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser,
+  coalesce(pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = to_regclass('update_logs')), 'MEMBER'), false) AS owner,
+  session_user = redflag_server_role() AS is_server;
+
+-- name: months_ahead
+-- How many whole months of the record have a partition waiting, one after the other from next month on. Makes none.
+SELECT coalesce(min(month) FILTER (WHERE part IS NULL), 61) - 1
+FROM (
+  SELECT month, to_regclass('update_logs_' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => month), 'YYYY_MM')) AS part
+  FROM generate_series(1, 60) AS month
+) AS months;
+
+-- name: subscriptions
+-- Logical replication into this database.
+SELECT subname::text FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY subname;
+
+-- name: refused
+-- Records that the database refused to the server, ever.
+SELECT count(*) FROM service_faults WHERE kind = 'audit_write_refused';

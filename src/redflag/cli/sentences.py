@@ -1,0 +1,84 @@
+"""Records as sentences: what happened, and who did it. Used by `redflag history` and `redflag commands show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redflag.cli import words
+from redflag.commands.states import Kind, Result
+
+_ENDS = {
+    Result.SUCCESS: "succeeded",
+    Result.PARTIAL: "succeeded in part",
+    Result.FAILED: "failed",
+    Result.ERROR: "failed with an error",
+    Result.CANCELLED: "was cancelled",
+}
+_STARTS = {
+    Result.PENDING: "was enqueued",
+    Result.SENT: "was handed to the agent",
+    Result.RUNNING: "was started by the agent",
+}
+
+
+def what(event: dict[str, Any]) -> str:
+    """What a record says happened, in one sentence without its time and without who."""
+    kind, message = event["kind"], _one_line(event.get("message"))
+    subject = event.get("command_type") or "a command"
+    if kind == Kind.TRANSITION:
+        return f"{subject} {_transition(event, message)}"
+    if kind == Kind.LATE_RESULT:
+        return f"{subject} {message}"
+    told = message or str(event.get("action") or kind).replace("_", " ")
+    if kind == Kind.ACCESS and message and event.get("action"):
+        told = f"{str(event['action']).replace('_', ' ')}: {message}"
+    return f"refused: {told}" if event["result"] == Result.DENIED else told
+
+
+def _transition(event: dict[str, Any], message: str) -> str:
+    result, metadata = event["result"], event.get("metadata") or {}
+    if result == Result.TIMED_OUT:
+        return message or "timed out"
+    if result in _STARTS:
+        # With words of its own it is not the first time: taken back, handed out again, parameters changed
+        again = metadata.get("retried_from_id")
+        told = message or _STARTS[Result(result)]
+        return told + (f" again, as a retry of {again}" if again and not message else "")
+    took = event.get("duration_seconds")
+    code = event.get("exit_code")
+    told = _ENDS.get(result, result)
+    if took:
+        told += f" after {words.length(float(took))}"
+    if code and result != Result.CANCELLED:
+        told += f" (exit code {code})"
+    return told + (f": {message}" if message else "")
+
+
+def who(event: dict[str, Any]) -> str:
+    """Who did it, in words: a person's name, an agent's id, a part of the server."""
+    return actor(str(event["actor"]))
+
+
+def actor(name: str) -> str:
+    """An actor of the record in words: user:anna is anna, db:postgres is postgres in the database."""
+    kind, _, rest = name.partition(":")
+    if kind == "user":
+        return rest
+    if kind == "service":
+        part, _, host = rest.partition("@")
+        return f"{part} service on {host}" if host else f"{part} service"
+    known = {"token": "token {}", "agent": "agent {}", "db": "{} in the database"}
+    return known[kind].format(rest) if kind in known else name
+
+
+def style(result: str) -> str:
+    """The colour of a result: green is good, red is bad, yellow is unfinished."""
+    if result in {Result.SUCCESS, "completed"}:
+        return "green"
+    if result in {Result.FAILED, Result.ERROR, Result.TIMED_OUT, Result.DENIED}:
+        return "red"
+    return "yellow" if result in {Result.PARTIAL, Result.CANCELLED} else ""
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text or "").split())

@@ -1,0 +1,250 @@
+"""The inventory: what an agent's scans find, and what that says about updates that were decided on or installed.
+
+Promises: an item that is wrong never loses the others, is told to the agent and recorded; a row that has not changed is
+not written (but for `last_seen_at`, once an hour); what a person decided survives every scan; an installation counts as
+installed when a scan no longer lists it, and as failed when a scan that began after it still does. Reports of one agent
+are taken one after the other, so none is lost however many come at once. If the database refuses, nothing of the report
+is kept and the error says so; a deadlock is tried again, because RedFlag's agents send a report once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import asyncpg
+import msgspec
+
+from redflag.audit import events, redaction
+from redflag.audit.actor import Actor
+from redflag.database import queries
+from redflag.errors import InvalidInput, NotFound
+from redflag.updates.states import severity_of
+
+sql = queries.load(__file__, "inventory.sql")
+
+MOST_ITEMS = 20_000
+MOST_REASONS = 20
+METADATA_LIMIT = 16 * 1024
+DESCRIPTION_LIMIT = 4000
+ATTEMPTS = 3
+
+Version = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Item(msgspec.Struct):
+    """One package of a scan as agents send it; null and absent are empty. Sizes in bytes."""
+
+    package_type: Annotated[str, msgspec.Meta(min_length=1, max_length=50)]
+    package_name: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    package_description: str | None = None
+    current_version: Version | None = None
+    available_version: Version | None = None
+    severity: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    cve_list: Annotated[list[Annotated[str, msgspec.Meta(max_length=100)]], msgspec.Meta(max_length=1000)] | None = None
+    kb_id: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    repository_source: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """How many items were kept, and which were not: [{index, error}]."""
+
+    count: int
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Package:
+    """An item as it is stored; `cves` one to a line."""
+
+    package_type: str
+    package_name: str
+    description: str
+    current_version: str
+    available_version: str
+    severity: str
+    cves: str
+    kb_id: str
+    repository_source: str
+    size_bytes: int | None
+    metadata: dict[str, Any]
+
+
+class _Cleaner:
+    """Takes secrets out of texts; of those that repeat in a report, as repositories do, once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def text(self, value: str) -> str:
+        known = self._known.get(value)
+        if known is None:
+            known = self._known[value] = redaction.text(value)
+        return known
+
+    def metadata(self, values: dict[str, Any]) -> dict[str, Any]:
+        if all(
+            isinstance(value, str) and len(value) < 200 and not redaction.SECRET_KEY.search(key)
+            for key, value in values.items()
+        ):
+            return {self.text(key): self.text(value) for key, value in values.items()}
+        cleaned: dict[str, Any] = redaction.clean(values)
+        return cleaned
+
+
+@dataclass
+class _Scan:
+    """A report after examination. `spared`: keys of rejected items, which are listed all the same."""
+
+    packages: dict[tuple[str, str], _Package] = field(default_factory=dict)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    spared: list[tuple[str, str]] = field(default_factory=list)
+    complete: set[str] = field(default_factory=set)
+    count: int = 0
+
+
+async def report(
+    connection: Any,
+    actor: Actor,
+    agent_id: uuid.UUID,
+    body: list[Any],
+    package_types: list[str],
+    command_id: uuid.UUID | None,
+) -> Reported:
+    """Takes a scan's report. `package_types`: what it covers completely; without any, the types that it lists are.
+
+    Raises InvalidInput for more than 20,000 items and NotFound for an agent that was removed.
+    """
+    if len(body) > MOST_ITEMS:
+        raise InvalidInput(f"A report of {len(body)} updates, and {MOST_ITEMS} are the most", "Send several reports")
+    scan = examine(body, package_types)
+    if not scan.packages and not scan.rejected and not scan.complete:
+        return Reported(0)
+    attempts = 1 if connection.is_in_transaction() else ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            await _take(connection, actor, agent_id, scan, command_id)
+        except asyncpg.DeadlockDetectedError:
+            if not attempts:
+                raise
+        else:
+            return Reported(scan.count, scan.rejected)
+
+
+async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan, command_id: uuid.UUID | None) -> None:
+    packages = [scan.packages[key] for key in sorted(scan.packages)]
+    async with connection.transaction():
+        if await sql.hold_agent.one(connection, agent_id=agent_id) is None:
+            raise NotFound(f"No agent {agent_id}", "Register again")
+        if packages or scan.complete:
+            await sql.take_report.run(
+                connection,
+                agent_id=agent_id,
+                command_id=command_id,
+                act=actor.act("update_scanned"),
+                complete=sorted(scan.complete),
+                spared_types=[one for one, _ in scan.spared],
+                spared_names=[one for _, one in scan.spared],
+                types=[one.package_type for one in packages],
+                names=[one.package_name for one in packages],
+                descriptions=[one.description for one in packages],
+                currents=[one.current_version for one in packages],
+                availables=[one.available_version for one in packages],
+                severities=[one.severity for one in packages],
+                cves=[one.cves for one in packages],
+                kbs=[one.kb_id for one in packages],
+                repositories=[one.repository_source for one in packages],
+                sizes=[one.size_bytes for one in packages],
+                metadata=[one.metadata for one in packages],
+            )
+        if scan.rejected:
+            await events.record(
+                connection,
+                actor,
+                kind="service",
+                action="scan_items_rejected",
+                result="partial" if scan.count else "failed",
+                message=f"{len(scan.rejected)} of {len(scan.rejected) + scan.count} items of a scan were not understood",
+                agent_id=agent_id,
+                command_id=command_id,
+                count=len(scan.rejected),
+                reasons=scan.rejected[:MOST_REASONS],
+            )
+
+
+def examine(body: list[Any], package_types: Iterable[str]) -> _Scan:
+    """Sorts a report's items into good and bad. Of two with one name the last holds."""
+    scan = _Scan(complete={one for one in package_types if one and len(one) <= 50 and "\x00" not in one})
+    listed: set[str] = set()
+    nameless: set[str | None] = set()
+    cleaner = _Cleaner()
+    for index, told in enumerate(body):
+        try:
+            package = _package(told, cleaner)
+        except (msgspec.ValidationError, InvalidInput) as error:
+            reason = (
+                error.what
+                if isinstance(error, InvalidInput)
+                else str(error).replace("`$.", "`").replace("`$`", "the item")
+            )
+            scan.rejected.append({"index": index, "error": reason})
+            package_type, name = _name(told, "package_type"), _name(told, "package_name")
+            if package_type and name:
+                scan.spared.append((package_type, name))
+            else:
+                nameless.add(package_type)
+        else:
+            scan.count += 1
+            listed.add(package.package_type)
+            scan.packages[package.package_type, package.package_name] = package
+    scan.complete = scan.complete or listed
+    # What could not even be named may be any package of its type, so of that type nothing is known to be absent
+    scan.complete = set() if None in nameless else {one for one in scan.complete if one not in nameless}
+    return scan
+
+
+def _name(told: Any, name: str) -> str | None:
+    """The name that a rejected item gives itself, if it could be that of a row."""
+    value = told.get(name) if isinstance(told, dict) else None
+    return value if isinstance(value, str) and value and "\x00" not in value else None
+
+
+def _package(told: Any, cleaner: _Cleaner) -> _Package:
+    item = msgspec.convert(told, Item)
+    current, available, kb_id = item.current_version or "", item.available_version or "", item.kb_id or ""
+    cves = "\n".join(one for one in item.cve_list or () if one)
+    for name, value in (
+        ("package_type", item.package_type), ("package_name", item.package_name), ("current_version", current),
+        ("available_version", available), ("kb_id", kb_id), ("cve_list", cves),
+    ):  # fmt: skip
+        if "\x00" in value:
+            raise InvalidInput(f"{name} holds a NUL byte")
+    if any("\n" in one for one in item.cve_list or ()):
+        raise InvalidInput("cve_list holds a line break")
+    if item.size_bytes is not None and item.size_bytes >= 2**63:
+        raise InvalidInput("size_bytes is larger than any package")
+    severity, word = severity_of(item.severity or "")
+    metadata = cleaner.metadata(item.metadata or {})
+    if word is not None:
+        metadata["reported_severity"] = cleaner.text(word)
+    if metadata and len(redaction.encode(metadata)) > METADATA_LIMIT:
+        raise InvalidInput(f"metadata is larger than {METADATA_LIMIT} bytes")
+    return _Package(
+        package_type=item.package_type,
+        package_name=item.package_name,
+        description=(item.package_description or "")[:DESCRIPTION_LIMIT].replace("\x00", "\ufffd"),
+        current_version=current,
+        available_version=available,
+        severity=severity,
+        cves=cves,
+        kb_id=kb_id,
+        repository_source=cleaner.text(item.repository_source or ""),
+        size_bytes=item.size_bytes,
+        metadata=metadata,
+    )
