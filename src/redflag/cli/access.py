@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from redflag.access import tokens, users
-from redflag.access.roles import Role
+from redflag.access.principals import Authenticator
+from redflag.access.roles import Permission, Role
 from redflag.audit import actor as actors
 from redflag.cli import databases
 from redflag.cli.place import Place
 from redflag.database import migrate
+from redflag.errors import NotAuthenticated
 from redflag.settings import Settings
 from redflag.supervisor import write_private
 
@@ -60,7 +62,7 @@ async def _folder_token(connection: Any, actor: actors.Actor, folder: Place) -> 
     name = f"cli@{databases.hostname()}:{folder.root}"[:255]
     live = [row for row in await tokens.list_tokens(connection) if row["name"] == name and row["revoked_at"] is None]
     kept = folder.read(folder.cli_token)
-    if kept and any(row["works"] for row in live) and await _is_known(connection, kept):
+    if kept and any(row["works"] for row in live) and await _lets_in(connection, kept):
         return ""
     for row in live:
         await tokens.revoke(connection, actor, row["id"])
@@ -69,8 +71,12 @@ async def _folder_token(connection: Any, actor: actors.Actor, folder: Place) -> 
     return token
 
 
-async def _is_known(connection: Any, token: str) -> bool:
-    return bool(await connection.fetchval("SELECT 1 FROM api_tokens WHERE token_hash = $1", tokens.digest(token)))
+async def _lets_in(connection: Any, token: str) -> bool:
+    try:
+        principal = await Authenticator(connection).authenticate(token)
+    except NotAuthenticated:
+        return False
+    return principal.permissions >= frozenset(Permission)
 
 
 def _user() -> str:

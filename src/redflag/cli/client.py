@@ -64,7 +64,7 @@ class Client:
         url: str,
         token: str,
         *,
-        token_source: str = "the token",
+        token_source: str = "the token",  # noqa: S107 - what to call it in an error
         tls: ssl.SSLContext | None = None,
         timeout: httpx.Timeout = TIMEOUT,
     ) -> None:
@@ -174,7 +174,9 @@ class Client:
             detail = str(told.get("detail") or told.get("error") or told["title"])
         except (ValueError, AttributeError, KeyError):
             if response.status_code in {502, 504}:
-                return ServerUnreachable(f"What stands before {self.url} does not reach it (HTTP {response.status_code})")
+                return ServerUnreachable(
+                    f"What stands before {self.url} does not reach it (HTTP {response.status_code})"
+                )
             return self._stranger(response.status_code)
         if response.status_code == 429:
             after = response.headers.get("Retry-After", "")
@@ -256,5 +258,6 @@ def _token(here: Settings, folder: Place, url: str, own: str) -> tuple[str, str]
             "Run `make up`, or set REDFLAG_VAR to the server's data folder, or REDFLAG_TOKEN",
         )
     raise errors.NotAuthenticated(
-        f"There is no token for {url}", "Set REDFLAG_TOKEN to an API token of that server; `redflag tokens create` makes one"
+        f"There is no token for {url}",
+        "Set REDFLAG_TOKEN to an API token of that server; `redflag tokens create` makes one",
     )

@@ -89,7 +89,11 @@ def libpq_environment(url: str) -> dict[str, str]:
         "dbname": unquote(parts.path.lstrip("/")),
     } | dict(parse_qsl(parts.query))
     # As asyncpg does it: what is no parameter of a connection is a setting of the session
-    session = [f"-c {key}={value}".replace(" ", "\\ ").replace("-c\\ ", "-c ") for key, value in known.items() if key not in _VARIABLES]
+    session = [
+        f"-c {key}={value}".replace(" ", "\\ ").replace("-c\\ ", "-c ")
+        for key, value in known.items()
+        if key not in _VARIABLES
+    ]
     if session:
         known["options"] = " ".join([known.get("options", ""), *session]).strip()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}

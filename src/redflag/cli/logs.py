@@ -13,10 +13,9 @@ from typing import Any
 class Line(logging.Formatter):
     """`2030-01-31T12:00:00.123Z INFO redflag.web: text`. What a caller sent cannot begin a line of its own."""
 
-    converter = time.gmtime
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The first line; a traceback follows on lines that are set in."""

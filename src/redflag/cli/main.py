@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 import redflag
-from redflag.cli import backup, client, db, env, output, server, service, up
+from redflag.cli import client, db, env, output, server, up
 from redflag.cli.exits import ExitCode, exit_code
 from redflag.errors import RedFlagError
 
@@ -37,10 +37,7 @@ app.command(rich_help_panel=RUNNING)(up.down)
 app.command(rich_help_panel=RUNNING)(up.status)
 app.command(rich_help_panel=RUNNING)(env.env)
 app.command(rich_help_panel=RUNNING)(server.server)
-app.command(rich_help_panel=RUNNING)(backup.backup)
-app.command(rich_help_panel=RUNNING)(backup.restore)
 app.add_typer(db.app, name="db", rich_help_panel=RUNNING)
-app.add_typer(service.app, name="service", rich_help_panel=RUNNING)
 
 
 def _version(wanted: bool) -> None:
@@ -87,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=None if arguments is None else list(arguments), prog_name="redflag", standalone_mode=False)
+        code = command.main(
+            args=None if arguments is None else list(arguments), prog_name="redflag", standalone_mode=False
+        )
         sys.stdout.flush()
     except typer.TyperException as error:
         show = getattr(error, "show", None)  # a usage error shows how the command is used

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 # Without a terminal nothing is cut: a line is as long as it is
 _UNCUT = 100_000
+_SAY_AFTER_SECONDS = 1.0
 _SAY_EVERY_SECONDS = 10.0
 
 
@@ -86,15 +88,17 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
     """Shows on stderr that `what` is going on, for whatever may take over two seconds.
 
     Yields a function to say how far it is: `with progress("Copying") as tell: tell("12 MiB")`. On a terminal the line moves
-    and goes when it is done; elsewhere `what` is printed once, and how far it is every ten seconds.
+    and goes when it is done; elsewhere `what` is printed once it has taken a second, and then how far it is every ten.
     """
     screen = console(stderr=True)
     if screen.is_terminal:
         with screen.status(Text(f"{what} …")) as status:
             yield lambda far: status.update(Text(f"{what} … {plain(far)}"))
         return
-    screen.print(f"{what} …")
     said = time.monotonic()
+    late = threading.Timer(_SAY_AFTER_SECONDS, lambda: screen.print(f"{what} …"))
+    late.daemon = True
+    late.start()
 
     def tell(far: str) -> None:
         nonlocal said
@@ -102,4 +106,7 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
             said = time.monotonic()
             screen.print(f"{what} … {plain(far)}")
 
-    yield tell
+    try:
+        yield tell
+    finally:
+        late.cancel()

@@ -1,10 +1,10 @@
 """The data folder: which file lies where. Whoever may read it administers this installation.
 
-    database/    the embedded PostgreSQL (its own passwords and log inside)
-    agent/       state of the agent of this very host
-    log/         server.log, agent.log
-    run/         process ids, locks, the server's address, metrics of its processes: nothing that must outlive them
-    cli-token    the API token with which `redflag` speaks to the server of this folder (0600)
+database/    the embedded PostgreSQL (its own passwords and log inside)
+agent/       state of the agent of this very host
+log/         server.log, agent.log
+run/         process ids, locks, the server's address, metrics of its processes: nothing that must outlive them
+cli-token    the API token with which `redflag` speaks to the server of this folder (0600)
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _transition(event: dict[str, Any], message: str) -> str:
         return told + (f" again, as a retry of {again}" if again and not message else "")
     took = event.get("duration_seconds")
     code = event.get("exit_code")
-    told = _ENDS.get(result, result)
+    told = _ENDS.get(result, str(result))
     if took:
         told += f" after {words.length(float(took))}"
     if code and result != Result.CANCELLED:

@@ -110,7 +110,9 @@ def listen(here: Settings) -> socket.socket:
                 f"Choose another one: make up PORT={here.port + 1}, or REDFLAG_PORT={here.port + 1}",
             ) from None
         reason = "needs root" if error.errno == errno.EACCES else str(error.strerror)
-        raise SettingsError(f"The server cannot listen on {where}: {reason}", "Set REDFLAG_HOST and REDFLAG_PORT") from None
+        raise SettingsError(
+            f"The server cannot listen on {where}: {reason}", "Set REDFLAG_HOST and REDFLAG_PORT"
+        ) from None
     return bound
 
 

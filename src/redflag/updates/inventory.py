@@ -58,9 +58,8 @@ class Reported:
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Package:
-    """An item as it is stored; `cves` one to a line."""
+class _Package(msgspec.Struct, frozen=True):
+    """An item as it is stored, column by column."""
 
     package_type: str
     package_name: str
@@ -68,7 +67,7 @@ class _Package:
     current_version: str
     available_version: str
     severity: str
-    cves: str
+    cve_list: list[str]
     kb_id: str
     repository_source: str
     size_bytes: int | None
@@ -151,17 +150,7 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
                 complete=sorted(scan.complete),
                 spared_types=[one for one, _ in scan.spared],
                 spared_names=[one for _, one in scan.spared],
-                types=[one.package_type for one in packages],
-                names=[one.package_name for one in packages],
-                descriptions=[one.description for one in packages],
-                currents=[one.current_version for one in packages],
-                availables=[one.available_version for one in packages],
-                severities=[one.severity for one in packages],
-                cves=[one.cves for one in packages],
-                kbs=[one.kb_id for one in packages],
-                repositories=[one.repository_source for one in packages],
-                sizes=[one.size_bytes for one in packages],
-                metadata=[one.metadata for one in packages],
+                packages=packages,
             )
         if scan.rejected:
             await events.record(
@@ -218,15 +207,13 @@ def _name(told: Any, name: str) -> str | None:
 def _package(told: Any, cleaner: _Cleaner) -> _Package:
     item = msgspec.convert(told, Item)
     current, available, kb_id = item.current_version or "", item.available_version or "", item.kb_id or ""
-    cves = "\n".join(one for one in item.cve_list or () if one)
+    cves = [one for one in item.cve_list or () if one]
     for name, value in (
         ("package_type", item.package_type), ("package_name", item.package_name), ("current_version", current),
         ("available_version", available), ("kb_id", kb_id), ("cve_list", cves),
     ):  # fmt: skip
         if "\x00" in value:
             raise InvalidInput(f"{name} holds a NUL byte")
-    if any("\n" in one for one in item.cve_list or ()):
-        raise InvalidInput("cve_list holds a line break")
     if item.size_bytes is not None and item.size_bytes >= 2**63:
         raise InvalidInput("size_bytes is larger than any package")
     severity, word = severity_of(item.severity or "")
@@ -242,7 +229,7 @@ def _package(told: Any, cleaner: _Cleaner) -> _Package:
         current_version=current,
         available_version=available,
         severity=severity,
-        cves=cves,
+        cve_list=cves,
         kb_id=kb_id,
         repository_source=cleaner.text(item.repository_source or ""),
         size_bytes=item.size_bytes,

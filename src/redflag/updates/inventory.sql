@@ -9,11 +9,8 @@ SELECT id, pg_advisory_xact_lock(hashtextextended('updates of ' || id::text, 0))
 WITH scan AS MATERIALIZED (
   SELECT sent_at FROM agent_commands WHERE id = :command_id::uuid AND agent_id = :agent_id
 ), told AS MATERIALIZED (
-  SELECT t.package_type, t.package_name, t.description, t.current_version, t.available_version, t.severity,
-    string_to_array(t.cves, chr(10)) AS cve_list, t.kb_id, t.repository_source, t.size_bytes, t.metadata
-  FROM unnest(:types::text[], :names::text[], :descriptions::text[], :currents::text[], :availables::text[], :severities::text[],
-    :cves::text[], :kbs::text[], :repositories::text[], :sizes::bigint[], :metadata::jsonb[])
-    AS t (package_type, package_name, description, current_version, available_version, severity, cves, kb_id, repository_source, size_bytes, metadata)
+  SELECT * FROM jsonb_to_recordset(:packages::jsonb) AS t (package_type text, package_name text, description text, current_version text,
+    available_version text, severity text, cve_list text[], kb_id text, repository_source text, size_bytes bigint, metadata jsonb)
 ), met AS MATERIALIZED (
   -- OFFSET 0 keeps this one look-up by key for each item, however wrong the planner's idea of their number is
   SELECT u.id, t.*

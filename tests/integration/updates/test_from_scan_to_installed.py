@@ -162,7 +162,13 @@ async def test_a_new_version_of_an_installed_package_is_pending(machine: Any, pa
     await machine.scan([package("curl", "3.0", current="2.0")])
     row = await machine.row("curl")
     assert (row["status"], row["dependencies"], row["approved_version"]) == ("pending", None, None)
-    assert row["reason"] == "3.0 became available"
+    assert row["reason"] == "2.0 is installed, 3.0 is available"
+    await machine.scan([], "apt")
+    await machine.scan([package("curl", "4.0", current="2.0")])
+    assert (await machine.row("curl"))["reason"] == "4.0 became available"
+    await machine.scan([], "apt")
+    await machine.scan([package("curl", "4.0", current="2.0")])
+    assert (await machine.row("curl"))["reason"] == "offered again"
 
 
 async def test_a_failed_installation_says_why_without_secrets_and_may_be_tried_again(
@@ -279,7 +285,8 @@ async def test_many_are_decided_at_once_and_what_is_refused_says_why(machine: An
     ]
     assert len(await machine.commands("pending")) == 299
     linked = await pool.fetchval(
-        "SELECT count(*) FROM updates u JOIN agent_commands c ON c.id = u.command_id AND c.params ->> 'update_id' = u.id::text WHERE u.agent_id = $1",
+        """SELECT count(*) FROM updates u JOIN agent_commands c ON c.id = u.command_id AND c.params ->> 'update_id' = u.id::text
+           WHERE u.agent_id = $1""",
         machine.id,
     )
     assert linked == 299

@@ -33,7 +33,7 @@ GOOD: dict[str, Any] = {"package_type": "apt", "package_name": "curl", "current_
         GOOD | {"severity": 3},
         GOOD | {"cve_list": "CVE-2026-1"},
         GOOD | {"cve_list": [None]},
-        GOOD | {"cve_list": ["CVE\n2026"]},
+        GOOD | {"cve_list": ["CVE\x002026"]},
         GOOD | {"size_bytes": -1},
         GOOD | {"size_bytes": "12"},
         GOOD | {"size_bytes": 2**63},

@@ -65,7 +65,7 @@ async def log_out(
 
 @router.post("/password")
 async def change_password(
-    request: Request, body: NewPassword, caller: Caller = allow(Permission.READ_FLEET, while_password_is_temporary=True)
+    body: NewPassword, caller: Caller = allow(Permission.READ_FLEET, while_password_is_temporary=True)
 ) -> dict[str, Any]:
     """Changes one's own password; every other session of the user ends."""
     ended = await sessions.change_password(

@@ -1,0 +1,96 @@
+# Everything a person does with this project. `make` alone lists it.
+#
+#   PORT, VAR, HOST   where the server listens and keeps its data; two of them run side by side:  make up PORT=8081 VAR=var2
+#
+# Needs python3 (3.11 or newer) with venv, and make. What else it needs comes into .venv, pinned and checked by hash.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+PORT ?=
+VAR ?=
+HOST ?=
+
+# Names on the command line or in the environment reach the programs as settings; empty ones leave the default
+ifneq ($(PORT),)
+export REDFLAG_PORT := $(PORT)
+endif
+ifneq ($(VAR),)
+export REDFLAG_VAR := $(VAR)
+endif
+ifneq ($(HOST),)
+export REDFLAG_HOST := $(HOST)
+endif
+
+BIN := .venv/bin
+LOCKS := requirements/runtime.txt requirements/test.txt
+RUNTIME := .venv/.runtime-installed
+TEST := .venv/.test-installed
+# The file system's time is not to be trusted after a checkout: the stamps hold what they were made from
+LOCK_COMMAND := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SEED := ../shared/accept/seed.sh
+
+.PHONY: help up down status logs test check accept fault bench lock clean venv
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  PORT=8081 VAR=var2 HOST=0.0.0.0 go with up, down, status and logs"
+
+up: $(RUNTIME) ## start the server, its database and an agent for this host; safe to run again
+	@REDFLAG_CLI=$(BIN)/redflag $(BIN)/redflag up
+
+down: ## stop what `make up` started
+	@[ -x $(BIN)/redflag ] || { echo "Nothing was ever started here: there is no .venv."; exit 0; }; $(BIN)/redflag down
+
+status: ## show in short what runs
+	@[ -x $(BIN)/redflag ] || { echo "Nothing was ever started here: run make up."; exit 7; }; $(BIN)/redflag status
+
+logs: ## follow the logs of server, agent and database (Ctrl-C ends it)
+	@cd "$${REDFLAG_VAR:-var}" 2>/dev/null || { echo "There is no data folder $${REDFLAG_VAR:-var}: run make up." >&2; exit 3; }; \
+	exec tail -n 40 -F log/server.log log/agent.log database/log
+
+test: $(TEST) ## run the whole test suite
+	@$(BIN)/python -m pytest
+
+check: $(TEST) ## what CI runs: format, lint, types, floors, tests
+	@echo "ruff format"; $(BIN)/ruff format --check --quiet . || { echo "Not formatted as it should be: run $(BIN)/ruff format ." >&2; exit 1; }
+	@echo "ruff check";  $(BIN)/ruff check --quiet .
+	@echo "mypy";        $(BIN)/mypy
+	@echo "lint-imports"; out=$$($(BIN)/lint-imports 2>&1) || { echo "$$out"; exit 1; }
+	@echo "pytest";      $(BIN)/python -m pytest
+
+accept: $(RUNTIME) ## run the seed's acceptance test against a server of its own
+	@.ci/accept $(SEED)
+
+fault: $(TEST) ## kill processes and the network on purpose (long)
+	@$(BIN)/python -m pytest -m fault tests/fault
+
+bench: $(TEST) ## measure: check-ins, sweeps, history
+	@[ -d tests/bench ] && ls tests/bench/*.py >/dev/null 2>&1 || { echo "There are no benchmarks in tests/bench."; exit 1; }; \
+	for one in tests/bench/bench_*.py; do echo "$$one"; $(BIN)/python "$$one"; done
+
+lock: $(TEST) ## pin every dependency anew, in requirements/
+	@echo "Resolving ..."
+	@$(LOCK_COMMAND) --upgrade pyproject.toml requirements/build.in -o requirements/runtime.txt
+	@$(LOCK_COMMAND) --upgrade --extra test -c requirements/runtime.txt pyproject.toml requirements/build.in -o requirements/test.txt
+	@if grep -nE '://|^ *(-i|--index-url|--extra-index-url|--find-links)' $(LOCKS); then echo "A lock file names an address." >&2; exit 1; fi
+	@echo "Pinned. make check installs and tests it."
+
+clean: ## remove what was built (.venv, caches); never the data folder
+	@if [ -x $(BIN)/redflag ] && $(BIN)/redflag status >/dev/null 2>&1; then echo "RedFlag runs from here: make down first." >&2; exit 5; fi
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv: $(TEST)
+
+$(RUNTIME): requirements/runtime.txt pyproject.toml
+	@.ci/venv "$(PYTHON)" requirements/runtime.txt
+	@touch $@
+
+$(TEST): requirements/test.txt pyproject.toml $(RUNTIME)
+	@.ci/venv "$(PYTHON)" requirements/test.txt
+	@touch $@
