@@ -195,21 +195,18 @@ async def test_when_it_happened_may_be_said(owner: Any) -> None:
     assert row["created_at"] - row["executed_at"] > datetime.timedelta(days=2)
 
 
-async def test_every_record_is_in_the_outbox_once(server: Any, owner: Any, agent_id: uuid.UUID) -> None:
-    async with owner.transaction(isolation="repeatable_read"):
-        before = await owner.fetchval("SELECT count(*) FROM audit_pending")
+async def test_every_record_is_in_the_outbox_once(owner: Any, agent_id: uuid.UUID) -> None:
+    async with owner.transaction():
         command_id = await make_command(owner, agent_id)
         await owner.execute("UPDATE agent_commands SET status = 'sent' WHERE id = $1", command_id)
         await owner.execute("INSERT INTO update_logs (result) SELECT 'success' FROM generate_series(1, 10)")
-        assert await owner.fetchval("SELECT count(*) FROM audit_pending") == before + 12
-    missing = await owner.fetchval(
-        """SELECT count(*) FROM update_logs u
-           WHERE NOT EXISTS (SELECT FROM audit_pending p WHERE (p.created_at, p.id) = (u.created_at, u.id))"""
-    )
-    assert missing == 0
-    assert await owner.fetchval("SELECT count(*) FROM audit_pending") == await owner.fetchval(
-        "SELECT count(*) FROM update_logs"
-    )
+        recorded, waiting = await owner.fetchrow(
+            """WITH mine AS (SELECT created_at, id FROM update_logs WHERE xmin = pg_current_xact_id()::xid)
+               SELECT (SELECT count(*) FROM mine),
+                      (SELECT count(*) FROM audit_pending p JOIN mine ON (mine.created_at, mine.id) = (p.created_at, p.id))"""
+        )
+        assert recorded == waiting == 12
+        assert await owner.fetchval("SELECT count(*) FROM audit_pending WHERE xmin = pg_current_xact_id()::xid") == 12
 
 
 GUARDS = """

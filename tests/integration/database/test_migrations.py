@@ -124,8 +124,10 @@ async def test_the_servers_role_has_no_right_that_it_is_not_given(migrated, owne
         """
         SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND (
-          (c.relname LIKE 'update_logs%' AND has_table_privilege('redflag_server', c.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES'))
-          OR (c.relname IN ('audit_pending', 'schema_migrations') AND has_table_privilege('redflag_server', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
+          (c.relname LIKE 'update_logs%'
+              AND has_table_privilege('redflag_server', c.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES'))
+          OR (c.relname IN ('audit_pending', 'schema_migrations')
+              AND has_table_privilege('redflag_server', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
           OR (c.relname = 'agent_commands' AND has_table_privilege('redflag_server', c.oid, 'DELETE, TRUNCATE, TRIGGER'))
           OR has_table_privilege('redflag_server', c.oid, 'TRUNCATE, TRIGGER'))
         """

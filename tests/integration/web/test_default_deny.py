@@ -57,7 +57,7 @@ def test_a_route_that_does_not_say_whom_it_lets_in_cannot_be_made():
     assert issubclass(GuardedRoute, APIRoute)
 
 
-@pytest.mark.parametrize(("method", "path", "permission"), ADMIN, ids=lambda value: str(value))
+@pytest.mark.parametrize(("method", "path", "permission"), ADMIN, ids=str)
 async def test_a_route_of_the_api_refuses_whoever_may_not_call_it(
     anonymous: httpx.AsyncClient, role_tokens, enrol, method, path, permission
 ):

@@ -35,7 +35,8 @@ async def test_each_filter_shows_its_events_and_no_others(admin, enrol, owner):
     marker = uuid.uuid4().hex
     await agent.post("logs", {"command_id": command, "result": "success", "stdout": f"some 100% {marker} output"})
     overdue = await owner.fetchval(
-        "INSERT INTO agent_commands (agent_id, command_type, status, sent_at) VALUES ($1, 'scan_updates', 'sent', now() - interval '3 hours') RETURNING id",
+        "INSERT INTO agent_commands (agent_id, command_type, status, sent_at)"
+        " VALUES ($1, 'scan_updates', 'sent', now() - interval '3 hours') RETURNING id",
         uuid.UUID(agent.id),
     )
     assert (await admin.post("/api/v1/admin/timeout-service/run")).status_code == 200
@@ -129,7 +130,8 @@ async def test_metrics_count_what_happened(admin, enrol, owner):
     agent = await enrol()
     await agent.check_in(memory_percent=5.0)
     await owner.execute(
-        "INSERT INTO agent_commands (agent_id, command_type, status, sent_at) VALUES ($1, 'metrics_test', 'sent', now() - interval '3 hours')",
+        "INSERT INTO agent_commands (agent_id, command_type, status, sent_at)"
+        " VALUES ($1, 'metrics_test', 'sent', now() - interval '3 hours')",
         uuid.UUID(agent.id),
     )
     await admin.post("/api/v1/admin/timeout-service/run")
