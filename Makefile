@@ -27,11 +27,11 @@ endif
 
 BIN := .venv/bin
 LOCKS := requirements/runtime.txt requirements/test.txt
-RUNTIME := .venv/.runtime-installed
-TEST := .venv/.test-installed
-# The file system's time is not to be trusted after a checkout: the stamps hold what they were made from
+# The stamps carry the folder in their names: the scripts of a .venv work where they were made, and nowhere else
+PLACE := $(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
+RUNTIME := .venv/.runtime-$(PLACE)
+TEST := .venv/.test-$(PLACE)
 LOCK_COMMAND := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SEED := ../shared/accept/seed.sh
 
 .PHONY: help up down status logs test check accept fault bench lock clean venv

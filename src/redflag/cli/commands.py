@@ -136,9 +136,8 @@ def send(
         print_json(answer)
         return
     for row in answer["commands"]:
-        say(
-            f"{row['command_type']} {row['id']} is {row['status']}; it ends {words.when(row['next_deadline_at'], words.now())} if it is not delivered."
-        )
+        until = words.when(row["next_deadline_at"], words.now())
+        say(f"{row['command_type']} {row['id']} is {row['status']}; it ends {until} unless its agent takes it.")
 
 
 @app.command()

@@ -16,7 +16,22 @@ from typing import Annotated
 import typer
 
 import redflag
-from redflag.cli import client, db, env, output, server, up
+from redflag.cli import (
+    agents,
+    client,
+    commands,
+    db,
+    doctor,
+    env,
+    history,
+    output,
+    server,
+    timeouts,
+    tokens,
+    up,
+    updates,
+    users,
+)
 from redflag.cli.exits import ExitCode, exit_code
 from redflag.errors import RedFlagError
 
@@ -38,6 +53,17 @@ app.command(rich_help_panel=RUNNING)(up.status)
 app.command(rich_help_panel=RUNNING)(env.env)
 app.command(rich_help_panel=RUNNING)(server.server)
 app.add_typer(db.app, name="db", rich_help_panel=RUNNING)
+
+FLEET = "The fleet"
+app.add_typer(agents.app, name="agents", rich_help_panel=FLEET)
+app.add_typer(commands.app, name="commands", rich_help_panel=FLEET)
+app.command(rich_help_panel=FLEET)(history.history)
+app.add_typer(updates.app, name="updates", rich_help_panel=FLEET)
+app.add_typer(timeouts.app, name="timeouts", rich_help_panel=FLEET)
+ACCESS = "Access"
+app.add_typer(tokens.app, name="tokens", rich_help_panel=ACCESS)
+app.add_typer(users.app, name="users", rich_help_panel=ACCESS)
+app.command(rich_help_panel=RUNNING)(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.text import Text
@@ -156,7 +157,8 @@ def set_policy(
         confirm(f"Give these times to live commands of type {command_type} too? What is past them ends at once", yes)
     with connect() as api:
         answer = api.put(
-            f"/api/v1/timeout-policies/{command_type}", body | {"no_idle": no_idle, "apply_to_live": apply_to_live}
+            f"/api/v1/timeout-policies/{quote(command_type, safe='')}",
+            body | {"no_idle": no_idle, "apply_to_live": apply_to_live},
         )
     if as_json:
         print_json(answer)
@@ -169,4 +171,4 @@ def set_policy(
 
 def _times(row: dict[str, Any]) -> list[str]:
     columns = ("delivery_timeout", "start_timeout", "execution_timeout", "idle_timeout")
-    return ["none" if row[column] is None else words.length(row[column]) for column in columns]
+    return ["none" if row[column] is None else words.exact(row[column]) for column in columns]

@@ -56,6 +56,18 @@ def length(seconds: float) -> str:
     return f"{whole} s"
 
 
+def exact(seconds: float) -> str:
+    """A length of time with all of its units: 1 h 30 min 5 s, 0.5 s."""
+    left, told = seconds, []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if left >= size:
+            told.append(f"{int(left // size)} {unit}")
+            left %= size
+    if left or not told:
+        told.append(f"{left:g} s")
+    return " ".join(told)
+
+
 def rough(seconds: float) -> str:
     """A length of time in its largest unit: 12 s, 3 min, 5 h, 2 d."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):

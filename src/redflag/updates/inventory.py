@@ -9,6 +9,8 @@ is kept and the error says so; a deadlock is tried again, because RedFlag's agen
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ MOST_REASONS = 20
 METADATA_LIMIT = 16 * 1024
 DESCRIPTION_LIMIT = 4000
 ATTEMPTS = 3
+AT_ONCE = 500
 
 Version = Annotated[str, msgspec.Meta(max_length=500)]
 
@@ -59,10 +62,8 @@ class Reported:
 
 
 class _Package(msgspec.Struct, frozen=True):
-    """An item as it is stored, column by column."""
+    """All that is stored of an item but its key, column by column."""
 
-    package_type: str
-    package_name: str
     description: str
     current_version: str
     available_version: str
@@ -121,7 +122,10 @@ async def report(
     """
     if len(body) > MOST_ITEMS:
         raise InvalidInput(f"A report of {len(body)} updates, and {MOST_ITEMS} are the most", "Send several reports")
-    scan = examine(body, package_types)
+    # A large report is examined beside the other work, not before it
+    scan = (
+        examine(body, package_types) if len(body) <= AT_ONCE else await asyncio.to_thread(examine, body, package_types)
+    )
     if not scan.packages and not scan.rejected and not scan.complete:
         return Reported(0)
     attempts = 1 if connection.is_in_transaction() else ATTEMPTS
@@ -137,11 +141,12 @@ async def report(
 
 
 async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan, command_id: uuid.UUID | None) -> None:
-    packages = [scan.packages[key] for key in sorted(scan.packages)]
+    keys = sorted(scan.packages)
+    items = [redaction.encode(scan.packages[key]) for key in keys]
     async with connection.transaction():
         if await sql.hold_agent.one(connection, agent_id=agent_id) is None:
             raise NotFound(f"No agent {agent_id}", "Register again")
-        if packages or scan.complete:
+        if keys or scan.complete:
             await sql.take_report.run(
                 connection,
                 agent_id=agent_id,
@@ -150,7 +155,10 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
                 complete=sorted(scan.complete),
                 spared_types=[one for one, _ in scan.spared],
                 spared_names=[one for _, one in scan.spared],
-                packages=packages,
+                types=[package_type for package_type, _ in keys],
+                names=[name for _, name in keys],
+                digests=[_digest(item) for item in items],
+                items=[item.decode() for item in items],
             )
         if scan.rejected:
             await events.record(
@@ -175,7 +183,7 @@ def examine(body: list[Any], package_types: Iterable[str]) -> _Scan:
     cleaner = _Cleaner()
     for index, told in enumerate(body):
         try:
-            package = _package(told, cleaner)
+            key, package = _package(told, cleaner)
         except (msgspec.ValidationError, InvalidInput) as error:
             reason = (
                 error.what
@@ -190,12 +198,16 @@ def examine(body: list[Any], package_types: Iterable[str]) -> _Scan:
                 nameless.add(package_type)
         else:
             scan.count += 1
-            listed.add(package.package_type)
-            scan.packages[package.package_type, package.package_name] = package
+            listed.add(key[0])
+            scan.packages[key] = package
     scan.complete = scan.complete or listed
     # What could not even be named may be any package of its type, so of that type nothing is known to be absent
     scan.complete = set() if None in nameless else {one for one in scan.complete if one not in nameless}
     return scan
+
+
+def _digest(item: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(item, digest_size=8).digest(), "big", signed=True)
 
 
 def _name(told: Any, name: str) -> str | None:
@@ -204,13 +216,13 @@ def _name(told: Any, name: str) -> str | None:
     return value if isinstance(value, str) and value and "\x00" not in value else None
 
 
-def _package(told: Any, cleaner: _Cleaner) -> _Package:
+def _package(told: Any, cleaner: _Cleaner) -> tuple[tuple[str, str], _Package]:
     item = msgspec.convert(told, Item)
     current, available, kb_id = item.current_version or "", item.available_version or "", item.kb_id or ""
     cves = [one for one in item.cve_list or () if one]
     for name, value in (
         ("package_type", item.package_type), ("package_name", item.package_name), ("current_version", current),
-        ("available_version", available), ("kb_id", kb_id), ("cve_list", cves),
+        ("available_version", available), ("kb_id", kb_id), ("cve_list", "".join(cves)),
     ):  # fmt: skip
         if "\x00" in value:
             raise InvalidInput(f"{name} holds a NUL byte")
@@ -222,9 +234,7 @@ def _package(told: Any, cleaner: _Cleaner) -> _Package:
         metadata["reported_severity"] = cleaner.text(word)
     if metadata and len(redaction.encode(metadata)) > METADATA_LIMIT:
         raise InvalidInput(f"metadata is larger than {METADATA_LIMIT} bytes")
-    return _Package(
-        package_type=item.package_type,
-        package_name=item.package_name,
+    return (item.package_type, item.package_name), _Package(
         description=(item.package_description or "")[:DESCRIPTION_LIMIT].replace("\x00", "\ufffd"),
         current_version=current,
         available_version=available,

@@ -4,42 +4,42 @@ SELECT id, pg_advisory_xact_lock(hashtextextended('updates of ' || id::text, 0))
 
 -- name: take_report
 -- A scan in one statement: what is new is added, what differs is changed, what is no longer listed of a type that was covered
--- completely is up to date or gone. Only rows that change are locked, in the order of their ids. A command whose row this
+-- completely is up to date or gone. Only what differs is read in full; only rows that change are locked, in the order of their ids. A command whose row this
 -- statement cannot see was enqueued a moment ago: it is live.
 WITH scan AS MATERIALIZED (
   SELECT sent_at FROM agent_commands WHERE id = :command_id::uuid AND agent_id = :agent_id
 ), told AS MATERIALIZED (
-  SELECT * FROM jsonb_to_recordset(:packages::jsonb) AS t (package_type text, package_name text, description text, current_version text,
-    available_version text, severity text, cve_list text[], kb_id text, repository_source text, size_bytes bigint, metadata jsonb)
+  SELECT * FROM unnest(:types::text[], :names::text[], :digests::bigint[], :items::text[]) AS t (package_type, package_name, digest, item)
 ), met AS MATERIALIZED (
   -- OFFSET 0 keeps this one look-up by key for each item, however wrong the planner's idea of their number is
   SELECT u.id, t.*
   FROM told t LEFT JOIN LATERAL (
-    SELECT * FROM updates WHERE agent_id = :agent_id AND package_type = t.package_type AND package_name = t.package_name OFFSET 0
+    SELECT id, digest, status, last_seen_at FROM updates
+    WHERE agent_id = :agent_id AND package_type = t.package_type AND package_name = t.package_name OFFSET 0
   ) u ON true
-  WHERE u.id IS NULL OR u.last_seen_at < now() - interval '1 hour' OR u.status = ANY ('{installing,unconfirmed,installed}')
-    OR (u.description, u.current_version, u.available_version, u.severity, u.cve_list, u.kb_id, u.repository_source, u.size_bytes, u.metadata)
-      IS DISTINCT FROM
-      (t.description, t.current_version, t.available_version, t.severity, t.cve_list, t.kb_id, t.repository_source, t.size_bytes, t.metadata)
+  WHERE u.id IS NULL OR u.digest IS DISTINCT FROM t.digest OR u.last_seen_at < now() - interval '1 hour'
+    OR u.status = ANY ('{installing,unconfirmed,installed}')
 ), touched AS MATERIALIZED (
-  SELECT true AS listed, met.* FROM met WHERE id IS NOT NULL
+  SELECT true AS listed, id, digest, item FROM met WHERE id IS NOT NULL
   UNION ALL
-  SELECT false, u.id, u.package_type, u.package_name, u.description, u.current_version, u.available_version, u.severity, u.cve_list,
-    u.kb_id, u.repository_source, u.size_bytes, u.metadata
+  SELECT false, u.id, u.digest, NULL
   FROM updates u
   WHERE u.agent_id = :agent_id AND u.package_type = ANY (:complete::text[])
     AND u.status = ANY ('{pending,dependencies,approved,installing,unconfirmed,failed}')
     AND (u.package_type, u.package_name) NOT IN (SELECT package_type, package_name FROM told)
     AND (u.package_type, u.package_name) NOT IN (SELECT * FROM unnest(:spared_types::text[], :spared_names::text[]))
 ), held AS MATERIALIZED (
-  SELECT t.*, u.status, u.reason, u.current_version AS was_current, u.available_version AS was_available, u.approved_version,
-    u.command_id, u.status_at,
-    t.listed AND (u.last_seen_at < now() - interval '1 hour'
-      OR (u.description, u.current_version, u.available_version, u.severity, u.cve_list, u.kb_id, u.repository_source, u.size_bytes, u.metadata)
-        IS DISTINCT FROM
-        (t.description, t.current_version, t.available_version, t.severity, t.cve_list, t.kb_id, t.repository_source, t.size_bytes, t.metadata)
-    ) AS differs
+  SELECT t.listed, t.digest, u.id, u.package_type, u.package_name, u.status, u.approved_version, u.command_id, u.status_at,
+    u.current_version AS was_current, u.available_version AS was_available,
+    coalesce(i.description, u.description) AS description, coalesce(i.current_version, u.current_version) AS current_version,
+    coalesce(i.available_version, u.available_version) AS available_version, coalesce(i.severity, u.severity) AS severity,
+    coalesce(i.cve_list, u.cve_list) AS cve_list, coalesce(i.kb_id, u.kb_id) AS kb_id,
+    coalesce(i.repository_source, u.repository_source) AS repository_source,
+    CASE WHEN t.listed THEN i.size_bytes ELSE u.size_bytes END AS size_bytes, coalesce(i.metadata, u.metadata) AS metadata,
+    t.listed AND (u.digest IS DISTINCT FROM t.digest OR u.last_seen_at < now() - interval '1 hour') AS differs
   FROM touched t JOIN updates u ON u.id = t.id
+    LEFT JOIN LATERAL jsonb_to_record(t.item::jsonb) AS i (description text, current_version text, available_version text, severity text,
+      cve_list text[], kb_id text, repository_source text, size_bytes bigint, metadata jsonb) ON true
   ORDER BY u.id FOR UPDATE OF u
 ), judged AS MATERIALIZED (
   SELECT h.*,
@@ -71,6 +71,7 @@ WITH scan AS MATERIALIZED (
   UPDATE updates u SET
     description = d.description, current_version = d.current_version, available_version = d.available_version, severity = d.severity,
     cve_list = d.cve_list, kb_id = d.kb_id, repository_source = d.repository_source, size_bytes = d.size_bytes, metadata = d.metadata,
+    digest = d.digest,
     last_seen_at = CASE WHEN d.listed THEN now() ELSE u.last_seen_at END,
     status = d.becomes,
     reason = CASE
@@ -91,11 +92,13 @@ WITH scan AS MATERIALIZED (
   FROM decided d
   WHERE u.id = d.id AND (d.differs OR d.becomes <> d.status)
 ), added AS (
-  INSERT INTO updates (agent_id, package_type, package_name, description, current_version, available_version, severity, cve_list, kb_id,
-    repository_source, size_bytes, metadata)
-  SELECT :agent_id, package_type, package_name, description, current_version, available_version, severity, cve_list, kb_id,
-    repository_source, size_bytes, metadata
-  FROM met WHERE id IS NULL ORDER BY package_type, package_name
+  INSERT INTO updates (agent_id, package_type, package_name, digest, description, current_version, available_version, severity, cve_list,
+    kb_id, repository_source, size_bytes, metadata)
+  SELECT :agent_id, m.package_type, m.package_name, m.digest, i.*
+  FROM met m CROSS JOIN LATERAL jsonb_to_record(m.item::jsonb) AS i (description text, current_version text, available_version text,
+    severity text, cve_list text[], kb_id text, repository_source text, size_bytes bigint, metadata jsonb)
+  WHERE m.id IS NULL ORDER BY m.package_type, m.package_name
+  RETURNING package_type, package_name, current_version, available_version, severity
 )
 INSERT INTO update_versions (agent_id, package_type, package_name, version_from, version_to, severity, event, reason, command_id)
 SELECT :agent_id, package_type, package_name, was_current, CASE WHEN moved THEN current_version ELSE was_available END, severity, 'installed',
@@ -110,4 +113,4 @@ SELECT :agent_id, package_type, package_name, current_version, available_version
 FROM decided WHERE listed AND (available_version <> was_available OR (becomes = 'pending' AND status = 'installed'))
 UNION ALL
 SELECT :agent_id, package_type, package_name, current_version, available_version, severity, 'available', NULL, :command_id
-FROM met WHERE id IS NULL;
+FROM added;

@@ -66,12 +66,17 @@ CREATE FUNCTION command_transition_is_legal(old_status text, new_status text) RE
 $$;
 
 -- '2 h 0 min 3 s': an interval as people say it.
-CREATE FUNCTION spell_interval(span interval) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN s >= 3600 THEN (s / 3600) || ' h ' || (s % 3600 / 60) || ' min ' || (s % 60) || ' s'
-              WHEN s >= 60 THEN (s / 60) || ' min ' || (s % 60) || ' s'
-              ELSE round(extract(epoch FROM span), 1) || ' s' END
-  FROM (SELECT floor(extract(epoch FROM span))::bigint AS s) AS whole
-$$;
+CREATE FUNCTION spell_interval(span interval) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+  seconds bigint := floor(extract(epoch FROM span));
+BEGIN
+  IF seconds >= 3600 THEN
+    RETURN (seconds / 3600) || ' h ' || (seconds % 3600 / 60) || ' min ' || (seconds % 60) || ' s';
+  ELSIF seconds >= 60 THEN
+    RETURN (seconds / 60) || ' min ' || (seconds % 60) || ' s';
+  END IF;
+  RETURN round(extract(epoch FROM span), 1) || ' s';
+END $$;
 
 -- Before a change: refuses what is illegal, counts the version, says who acts, and finds the nearest deadline.
 CREATE FUNCTION agent_commands_guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -13,6 +13,7 @@ CREATE TABLE updates (
   repository_source text        NOT NULL DEFAULT '',
   size_bytes        bigint,
   metadata          jsonb       NOT NULL DEFAULT '{}',
+  digest            bigint,
   status            text        NOT NULL DEFAULT 'pending',
   reason            text,
   approved_version  text,
@@ -27,6 +28,7 @@ CREATE TABLE updates (
   CONSTRAINT updates_status_check CHECK (status IN
     ('pending', 'dependencies', 'approved', 'rejected', 'installing', 'installed', 'unconfirmed', 'failed'))
 ) WITH (fillfactor = 80);
+COMMENT ON COLUMN updates.digest IS 'Of all that the last scan said of it, so that what has not changed is not read again';
 COMMENT ON COLUMN updates.dependencies IS 'What the last dry run said is installed with it; NULL: not examined for the version that is offered';
 COMMENT ON COLUMN updates.install_wanted_by IS 'Who asked for the installation that follows the dry run; NULL: nobody, the dry run was all';
 COMMENT ON COLUMN updates.command_id IS 'The command that works on it, or did last';
