@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from databases import connection, connections
 from redflag.database import migrate as migrations
-from redflag.database import pool as pools
 from redflag.database.embedded import EmbeddedDatabase
 
 
@@ -56,39 +56,32 @@ async def migrated(dsn_owner: str) -> None:
     await migrations.migrate(dsn_owner, "redflag_server")
 
 
-async def _connection(dsn: str) -> AsyncIterator[Any]:
-    connection = await pools.connect(dsn)
-    yield connection
-    await connection.close()
-
-
 @pytest_asyncio.fixture(scope="session")
 async def owner(migrated: None, dsn_owner: str) -> AsyncIterator[Any]:
     """A connection of the owner."""
-    async for connection in _connection(dsn_owner):
-        yield connection
+    async for opened in connection(dsn_owner):
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="session")
 async def server(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
     """A connection of the server's role."""
-    async for connection in _connection(dsn_server):
-        yield connection
+    async for opened in connection(dsn_server):
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="session")
 async def superuser(migrated: None, dsn_superuser: str) -> AsyncIterator[Any]:
     """A connection of a superuser."""
-    async for connection in _connection(dsn_superuser):
-        yield connection
+    async for opened in connection(dsn_superuser):
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="session")
 async def pool(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
     """The server's connections."""
-    connections = await pools.open_pool(dsn_server, size=24)
-    yield connections
-    await connections.close()
+    async for opened in connections(dsn_server, 24):
+        yield opened
 
 
 @pytest_asyncio.fixture

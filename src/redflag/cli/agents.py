@@ -28,7 +28,7 @@ def list_agents(
     limit: lookup.Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Agents in the order of their enrolment, and whether they are there."""
+    """List agents in the order of their enrolment, and whether they are there."""
     with connect() as api:
         answer = lookup.collect(api, "/api/v1/agents", "agents", limit, text=text, tag=tag, removed=removed or None)
     if as_json:
@@ -58,7 +58,7 @@ def list_agents(
 
 @app.command()
 def show(agent: Id, as_json: AsJson = False) -> None:
-    """One agent: what it is, whether it is there, and what it last said of itself."""
+    """Show one agent: what it is, whether it is there, and what it last said of itself."""
     with connect() as api:
         row = api.get(f"/api/v1/agents/{lookup.one(api, lookup.AGENT, agent)}")
     if as_json:
@@ -87,7 +87,7 @@ def show(agent: Id, as_json: AsJson = False) -> None:
 
 @app.command()
 def rename(agent: Id, name: Annotated[str, typer.Argument(metavar="NAME")], as_json: AsJson = False) -> None:
-    """Gives an agent a name; its host name stays beside it."""
+    """Give an agent a name; its host name stays beside it."""
     with connect() as api:
         row = api.patch(f"/api/v1/agents/{lookup.one(api, lookup.AGENT, agent)}", {"name": name})
     if as_json:
@@ -103,7 +103,7 @@ def tag(
     none: Annotated[bool, typer.Option("--none", help="Take all tags away.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Gives an agent these tags, and no others."""
+    """Give an agent these tags, and no others."""
     if bool(tags) == none:
         raise InvalidInput("Which tags it should have is not clear", "Name them all, or give --none")
     with connect() as api:
@@ -116,7 +116,7 @@ def tag(
 
 @app.command()
 def remove(agent: Id, yes: lookup.Yes = False, as_json: AsJson = False) -> None:
-    """Removes an agent: its tokens end, its live commands are cancelled, its history stays."""
+    """Remove an agent: its tokens end, its live commands are cancelled, its history stays."""
     with connect() as api:
         agent_id = lookup.one(api, lookup.AGENT, agent)
         name = api.get(f"/api/v1/agents/{agent_id}")["display_name"]
@@ -136,7 +136,7 @@ def invite(
     hours: Annotated[int, typer.Option(min=1, max=8760, help="For so long.")] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Makes an enrolment token and prints the one command to paste on the host. It is shown this once."""
+    """Make an enrolment token and print the one command to paste on the host. It is shown this once."""
     with connect() as api:
         answer = api.post("/api/v1/enrolment-tokens", {"label": label, "seats": seats, "hours": hours})
     if as_json:
@@ -150,7 +150,7 @@ def invite(
 
 @app.command()
 def invitations(as_json: AsJson = False) -> None:
-    """Invitations: for how many hosts, how many came, and until when."""
+    """List invitations: for how many hosts, how many came, and until when."""
     with connect() as api:
         answer = api.get("/api/v1/enrolment-tokens")
     if as_json:
@@ -185,7 +185,7 @@ def uninvite(
     yes: lookup.Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ends an invitation; the agents that came by it stay."""
+    """End an invitation; the agents that came by it stay."""
     with connect() as api:
         token_id = lookup.one(api, lookup.INVITATION, invitation)
         confirm(f"End the invitation {token_id}?", yes)

@@ -36,7 +36,7 @@ def list_commands(
     limit: lookup.Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Commands, the newest first."""
+    """List commands, the newest first."""
     with connect() as api:
         agent_id = lookup.one(api, lookup.AGENT, agent) if agent else None
         answer = lookup.collect(
@@ -76,7 +76,7 @@ def list_commands(
 
 @app.command()
 def show(command: Id, as_json: AsJson = False) -> None:
-    """One command, and all that happened to it, in order."""
+    """Show one command, and all that happened to it, in order."""
     with connect() as api:
         answer = api.get(f"/api/v1/commands/{lookup.one(api, lookup.COMMAND, command)}")
     if as_json:
@@ -115,7 +115,7 @@ def send(
     yes: lookup.Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enqueues a command for each of the agents, or for none if one of them is not there."""
+    """Enqueue a command for each of the agents, or for none if one of them is not there."""
     given = _params(param or [], params)
     with connect() as api:
         agent_ids = lookup.many(api, lookup.AGENT, agent)
@@ -147,7 +147,7 @@ def cancel(
     yes: lookup.Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ends a live command; the updates it worked on go back to where they were."""
+    """End a live command; the updates it worked on go back to where they were."""
     with connect() as api:
         command_id = lookup.one(api, lookup.COMMAND, command)
         confirm(f"Cancel the command {command_id}?", yes)
@@ -160,7 +160,7 @@ def cancel(
 
 @app.command()
 def retry(command: Id, as_json: AsJson = False) -> None:
-    """Enqueues a new command like one that has ended."""
+    """Enqueue a new command like one that has ended."""
     with connect() as api:
         answer = api.post(f"/api/v1/commands/{lookup.one(api, lookup.COMMAND, command)}/retry")
     if as_json:

@@ -262,7 +262,18 @@ def _permissions(here: Settings, folder: Place) -> Check:
 def _print(found: list[Check]) -> None:
     width = max(len(check.name) for check in found)
     for check in found:
-        line = f"{check.verdict:<11}  {check.name.ljust(width)}  {check.found}"
-        say(line, _STYLE[check.verdict])
-        if check.next_step and check.verdict != Verdict.OK:
-            say(f"{' ' * 13}{' ' * width}  → {check.next_step}.")
+        if check.verdict != Verdict.NOT_CHECKED:
+            _print_line(check.verdict, check.name.ljust(width), check.found, check.next_step)
+    # What could not be checked for the same reason stands in one line
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for check in found:
+        if check.verdict == Verdict.NOT_CHECKED:
+            reasons.setdefault((check.found, check.next_step), []).append(check.name)
+    for (why, step), names in reasons.items():
+        _print_line(Verdict.NOT_CHECKED, ", ".join(names), why, step)
+
+
+def _print_line(verdict: Verdict, name: str, told: str, step: str) -> None:
+    say(f"{verdict:<11}  {name}  {told}", _STYLE[verdict])
+    if step and verdict != Verdict.OK:
+        say(f"{' ' * 13}→ {step}.")

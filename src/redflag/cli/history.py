@@ -32,7 +32,7 @@ def history(
     everything: Annotated[bool, typer.Option("--all", help="All of it, page after page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What happened, when, and who did it. With --all --json each page is a document of its own."""
+    """Tell what happened, when, and who did it. With --all --json each page is a document of its own."""
     now = words.now()
     query: Json = {
         "command_type": command_type,

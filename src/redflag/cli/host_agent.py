@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from redflag.cli.client import Client, local_url
 from redflag.cli.databases import hostname
@@ -19,6 +20,7 @@ from redflag.cli.place import Place
 from redflag.cli.processes import program
 from redflag.errors import NotFound, ProcessError
 from redflag.settings import Settings
+from redflag.supervisor import write_private
 
 ENROL_SECONDS = 60
 # What an agent gets of our environment: where programs are, and how to reach the world
@@ -58,11 +60,8 @@ def enrol(here: Settings, folder: Place, api: Client) -> str:
     invited = api.post(
         "/api/v1/enrolment-tokens", {"label": f"the server's own host, {hostname()}", "seats": 1, "hours": 1}
     )
-    # A certificate is made for the public name, and that is what an agent checks
-    url = here.url if here.public_url else local_url(here)
-    argv = program(
-        "redflag_agent", "enroll", "--state-dir", str(folder.agent), "--server", url, "--token-stdin", "--json"
-    )
+    argv = program("redflag_agent", "enroll", "--state-dir", str(folder.agent), "--token-stdin", "--json")
+    argv += ["--server", _server(here)]
     if enrolled(folder):
         argv.append("--force")
     if here.tls_cert is not None and _signs_itself(here.tls_cert):
@@ -100,6 +99,22 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED if name in os.environ} | {"PATH": _path()}
 
 
+def is_elsewhere(here: Settings, folder: Place) -> bool:
+    """Whether this host's agent looks for the server where it is no more, as after a start on another port."""
+    return _configuration(folder).get("server") != _server(here)
+
+
+def point_here(here: Settings, folder: Place) -> None:
+    """Tells this host's agent, which must not run, where the server is now. It stays the agent that it was."""
+    changed = _configuration(folder) | {"server": _server(here)}
+    write_private(folder.agent / "config.json", json.dumps(changed, indent=2) + "\n")
+
+
+def _server(here: Settings) -> str:
+    # A certificate is made for the public name, and that is what an agent checks
+    return here.url if here.public_url else local_url(here)
+
+
 def _path() -> str:
     # The machine's programs, whatever PATH `redflag up` was started with
     known = os.environ.get("PATH", os.defpath).split(os.pathsep)
@@ -109,10 +124,16 @@ def _path() -> str:
 
 
 def _agent_id(folder: Place) -> str:
+    return str(_configuration(folder).get("agent_id", ""))
+
+
+def _configuration(folder: Place) -> dict[str, Any]:
+    """The agent's own file; empty when there is none, or none that can be read as one."""
     try:
-        return str(json.loads(folder.read(folder.agent / "config.json") or "{}").get("agent_id", ""))
-    except (ValueError, AttributeError):
-        return ""
+        found = json.loads(folder.read(folder.agent / "config.json") or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _signs_itself(certificate: Path) -> bool:

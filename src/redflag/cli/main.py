@@ -18,6 +18,7 @@ import typer
 import redflag
 from redflag.cli import (
     agents,
+    backup,
     client,
     commands,
     db,
@@ -26,6 +27,7 @@ from redflag.cli import (
     history,
     output,
     server,
+    service,
     timeouts,
     tokens,
     up,
@@ -52,7 +54,10 @@ app.command(rich_help_panel=RUNNING)(up.down)
 app.command(rich_help_panel=RUNNING)(up.status)
 app.command(rich_help_panel=RUNNING)(env.env)
 app.command(rich_help_panel=RUNNING)(server.server)
+app.command(rich_help_panel=RUNNING)(backup.backup)
+app.command(rich_help_panel=RUNNING)(backup.restore)
 app.add_typer(db.app, name="db", rich_help_panel=RUNNING)
+app.add_typer(service.app, name="service", rich_help_panel=RUNNING)
 
 FLEET = "The fleet"
 app.add_typer(agents.app, name="agents", rich_help_panel=FLEET)

@@ -28,6 +28,16 @@ class Place:
 
     root: Path
 
+    def make(self) -> None:
+        """Makes the folder if it is missing, closed to others. Made by root it may be passed through, though not listed.
+
+        Where the machine allows root no user namespace, PostgreSQL runs as a user of its own, who must reach its folder.
+        """
+        if not self.root.is_dir():
+            make_private_folder(self.root)
+            if os.geteuid() == 0:
+                self.root.chmod(0o711)
+
     @property
     def database(self) -> Path:
         """The embedded PostgreSQL."""

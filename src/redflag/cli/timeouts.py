@@ -21,7 +21,7 @@ _LENGTH = "As 90s, 30m or 2h."
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """The timeout service: its last run, its lag, failures and totals."""
+    """Show the timeout service: its last run, its lag, failures and totals."""
     with connect() as api:
         answer = api.get("/api/v1/admin/timeout-service/status")
     if as_json:
@@ -69,7 +69,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def run(as_json: AsJson = False) -> None:
-    """Sweeps now. The run is recorded with your name."""
+    """Sweep now. The run is recorded with your name."""
     with connect() as api:
         answer = api.post("/api/v1/admin/timeout-service/run")
     if as_json:
@@ -92,7 +92,7 @@ def preview(
     limit: Annotated[int, typer.Option(min=1, max=500, help="At the most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """What expires next, and when."""
+    """Show what expires next, and when."""
     seconds = words.duration(within)
     with connect() as api:
         answer = api.get("/api/v1/admin/timeout-service/preview", within=seconds, limit=limit)
@@ -120,7 +120,7 @@ def preview(
 
 @app.command()
 def policies(as_json: AsJson = False) -> None:
-    """How long commands may wait, start, run, and be silent, by type; * is every type without a row."""
+    """Show how long commands may wait, start, run, and be silent, by type; * is every type without a row."""
     with connect() as api:
         answer = api.get("/api/v1/timeout-policies")
     if as_json:
@@ -146,7 +146,7 @@ def set_policy(
     yes: lookup.Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sets the policy of a type; what is not given stays. It holds for new commands."""
+    """Set the policy of a type; what is not given stays. It holds for new commands."""
     given = {"delivery_timeout": delivery, "start_timeout": start, "execution_timeout": execution, "idle_timeout": idle}
     body: Json = {name: words.duration(text) for name, text in given.items() if text is not None}
     if idle is not None and no_idle:

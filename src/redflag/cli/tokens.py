@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="API tokens, for programs: list, cr
 
 @app.command("list")
 def list_tokens(as_json: AsJson = False) -> None:
-    """API tokens, without the tokens themselves."""
+    """List API tokens, without the tokens themselves."""
     with connect() as api:
         answer = api.get("/api/v1/tokens")
     if as_json:
@@ -52,7 +52,7 @@ def create(
     hours: Annotated[int | None, typer.Option(min=1, max=87_600, help="For so long; else until it is revoked.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Makes an API token. It is shown this once."""
+    """Make an API token. It is shown this once."""
     with connect() as api:
         answer = api.post("/api/v1/tokens", {"name": name, "role": role, "hours": hours})
     if as_json:
@@ -69,7 +69,7 @@ def revoke(
     yes: lookup.Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ends a token: within 5 s no server lets it in."""
+    """End a token: within 5 s no server lets it in."""
     with connect() as api:
         token_id = lookup.one(api, lookup.TOKEN, token)
         confirm(f"Revoke the token {token}?", yes)

@@ -24,7 +24,7 @@ from redflag.cli.processes import program, server_environment
 from redflag.cli.server import GRACE_SECONDS, listen
 from redflag.errors import Conflict, ProcessError
 from redflag.settings import Settings, settings
-from redflag.supervisor import Stopped, exclusive_lock, make_private_folder
+from redflag.supervisor import Stopped, exclusive_lock
 
 START_SECONDS = 60.0
 SCAN_SECONDS = 180.0
@@ -40,7 +40,7 @@ def up(
     """Start everything: database, server, and an agent for this host. Safe to run again."""
     here = settings()
     folder = place(here)
-    make_private_folder(folder.root)
+    folder.make()
     with exclusive_lock(folder.run / "up.lock"):
         running = folder.server_runs()
         if running:
@@ -150,6 +150,7 @@ def _start_server(here: Settings, folder: Place, *, restart: bool) -> None:
             daemon.stop(SERVER_STOP_SECONDS)
     with output.progress("Starting the server"):
         if not folder.server_runs():
+            folder.server_url.unlink(missing_ok=True)  # a server that was killed leaves it behind
             daemon.start(program("redflag.cli.main", "server"), server_environment(here), folder.root)
         if daemon.status() is None and folder.server_runs():
             _wait_for_foreign_server(here, folder)
@@ -188,6 +189,9 @@ def _start_agent(here: Settings, folder: Place) -> str:
                 daemon.stop(AGENT_STOP_SECONDS)
                 agent_id = host_agent.enrol(here, folder, api)
                 command = host_agent.enqueue_scan(api, agent_id)
+        elif host_agent.is_elsewhere(here, folder):
+            daemon.stop(AGENT_STOP_SECONDS)
+            host_agent.point_here(here, folder)
         if daemon.status() is None:
             daemon.start(
                 program("redflag_agent", "run", "--state-dir", str(folder.agent)),
@@ -220,7 +224,10 @@ def _wait_for_scan(api: Client, folder: Place, command: str) -> str:
 
 
 def _show_running(here: Settings, folder: Place, made: access.Made, scanned: str, *, already: bool) -> None:
-    output.say(f"RedFlag {redflag.__version__} {'runs already' if already else 'runs'} at {client.own_url(here, folder)}", style="bold green")
+    output.say(
+        f"RedFlag {redflag.__version__} {'runs already' if already else 'runs'} at {client.own_url(here, folder)}",
+        style="bold green",
+    )
     if scanned:
         output.say(scanned)
     _show_secrets(folder, made)

@@ -34,7 +34,7 @@ def list_updates(
     limit: lookup.Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Updates by package and agent."""
+    """List updates by package and agent."""
     with connect() as api:
         agent_id = lookup.one(api, lookup.AGENT, agent) if agent else None
         answer = lookup.collect(
@@ -79,7 +79,7 @@ def packages(
     limit: Annotated[int, typer.Option(min=1, max=500, help="At the most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Packages across the fleet: how many agents have an update of each, by state."""
+    """List packages across the fleet: how many agents have an update of each, by state."""
     with connect() as api:
         answer = api.get("/api/v1/updates/packages", text=text, limit=limit)
     if as_json:
@@ -108,7 +108,7 @@ def show(
     update: Annotated[str, typer.Argument(metavar="ID", help="The update's id or its beginning.")],
     as_json: AsJson = False,
 ) -> None:
-    """One update, and the versions that were seen of it."""
+    """Show one update, and the versions that were seen of it."""
     with connect() as api:
         row = api.get(f"/api/v1/updates/{lookup.one(api, lookup.UPDATE, update)}")
     if as_json:
@@ -151,7 +151,7 @@ def show(
 
 @app.command()
 def approve(updates: Ids, as_json: AsJson = False) -> None:
-    """Approves updates, for the version that is offered now."""
+    """Approve updates, for the version that is offered now."""
     _decide("approve", updates, "approved", as_json)
 
 
@@ -161,13 +161,13 @@ def reject(
     reason: Annotated[str, typer.Option(help="Why; the record keeps it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Rejects updates, with the reason."""
+    """Reject updates, with the reason."""
     _decide("reject", updates, "rejected", as_json, reason=reason)
 
 
 @app.command("dry-run")
 def dry_run(updates: Ids, as_json: AsJson = False) -> None:
-    """Has the agents work out what each update would change."""
+    """Have the agents work out what each update would change."""
     _decide("dry-run", updates, "being examined by its agent", as_json)
 
 
@@ -177,7 +177,7 @@ def install(
     wait: Annotated[bool, typer.Option("--wait", help="Until it is installed; exit code 1 unless all are.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Installs approved updates; what was not examined yet is examined first."""
+    """Install approved updates; what was not examined yet is examined first."""
     if not wait:
         _decide("install", updates, "on its way", as_json)
         return
@@ -200,7 +200,7 @@ def install(
 
 @app.command()
 def confirm(updates: Ids, as_json: AsJson = False) -> None:
-    """Installs updates together with the dependencies that were found."""
+    """Install updates together with the dependencies that were found."""
     _decide("confirm", updates, "being installed with its dependencies", as_json)
 
 

@@ -21,7 +21,7 @@ FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the pass
 
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
-    """Every user."""
+    """List every user."""
     with connect() as api:
         answer = api.get("/api/v1/users")
     if as_json:
@@ -51,7 +51,7 @@ def create(
     password_stdin: FromStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a user. Without a password one is generated, and shown this once."""
+    """Make a user. Without a password one is generated, and shown this once."""
     body: Json = {"username": name, "role": role}
     if password_stdin:
         body["password"] = ask.password(True, name)
@@ -70,26 +70,26 @@ def create(
 def role(
     name: Name, new: Annotated[Role, typer.Argument(metavar="ROLE", help=", ".join(Role))], as_json: AsJson = False
 ) -> None:
-    """Gives a user another role."""
+    """Give a user another role."""
     _change(name, {"role": new}, f"{name} has the role {new} now.", as_json)
 
 
 @app.command()
 def disable(name: Name, yes: lookup.Yes = False, as_json: AsJson = False) -> None:
-    """Lets a user in no more; their sessions end, and their tokens stop working."""
+    """Keep a user out; their sessions end, and their tokens stop working."""
     ask.confirm(f"Keep {name} out and end their sessions?", yes)
     _change(name, {"disabled": True}, f"{name} can no longer log in, and their sessions have ended.", as_json)
 
 
 @app.command()
 def enable(name: Name, as_json: AsJson = False) -> None:
-    """Lets a disabled user in again."""
+    """Let a disabled user in again."""
     _change(name, {"disabled": False}, f"{name} can log in again.", as_json)
 
 
 @app.command()
 def password(name: Name, password_stdin: FromStdin = False, as_json: AsJson = False) -> None:
-    """Gives a user a new password; their sessions end."""
+    """Give a user a new password; their sessions end."""
     chosen = ask.password(password_stdin, name)
     _change(name, {"password": chosen}, f"{name} has a new password, and their sessions have ended.", as_json)
 

@@ -4,8 +4,8 @@ SELECT id, pg_advisory_xact_lock(hashtextextended('updates of ' || id::text, 0))
 
 -- name: take_report
 -- A scan in one statement: what is new is added, what differs is changed, what is no longer listed of a type that was covered
--- completely is up to date or gone. Only what differs is read in full; only rows that change are locked, in the order of their ids. A command whose row this
--- statement cannot see was enqueued a moment ago: it is live.
+-- completely is up to date or gone. Only what differs is read in full; only rows that change are locked, in the order of their
+-- ids. A command whose row this statement cannot see was enqueued a moment ago: it is live.
 WITH scan AS MATERIALIZED (
   SELECT sent_at FROM agent_commands WHERE id = :command_id::uuid AND agent_id = :agent_id
 ), told AS MATERIALIZED (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import uuid
@@ -164,6 +165,13 @@ async def replay(connection: Any, ids: Sequence[uuid.UUID] | None = None) -> lis
             if state[name] != row[name]:
                 wrong.append(f"{row['id']}: {name} is {row[name]!r}, replayed {state[name]!r}")
     return wrong
+
+
+async def until(connection: Any, condition: str, *arguments: Any) -> None:
+    """Waits until the database says true; 20 s at the most."""
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(condition, *arguments):  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.01)
 
 
 async def refusal(connection: Any, statement: str, *arguments: Any) -> asyncpg.PostgresError | None:
