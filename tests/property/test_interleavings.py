@@ -39,7 +39,7 @@ from redflag.timeouts.sweeper import Sweeper
 
 LONG = os.environ.get("REDFLAG_LONG") == "1"
 PROFILE = settings(
-    max_examples=1500 if LONG else 40,
+    max_examples=1500 if LONG else 90,
     stateful_step_count=60 if LONG else 25,
     deadline=None,
     database=None,
@@ -93,6 +93,7 @@ class Lives(RuleBasedStateMachine):
         self.agents: list[uuid.UUID] = []
         self.commands: list[uuid.UUID] = []
         self.ended: dict[uuid.UUID, tuple[Any, ...]] = {}
+        self.by_hand_one_at_a_time = asyncio.Lock()
 
     @initialize()
     def begin(self) -> None:
@@ -101,7 +102,10 @@ class Lives(RuleBasedStateMachine):
 
     @rule(one=operations)
     def alone(self, one: tuple[str, int, int]) -> None:
+        overdue = self.overdue()
         self.world.run(self.do(*one))
+        if one[0] == "deliver":
+            assert self.overdue() == overdue, "handed out past its deadline"
 
     @rule(some=st.lists(operations, min_size=2, max_size=3))
     def at_once(self, some: list[tuple[str, int, int]]) -> None:
@@ -109,6 +113,16 @@ class Lives(RuleBasedStateMachine):
             await asyncio.gather(*(self.do(*one) for one in some))
 
         self.world.run(together())
+
+    def overdue(self) -> dict[uuid.UUID, int]:
+        """What is past its deadline, and how often it was handed out."""
+        rows = self.world.run(
+            self.world.owner.fetch(
+                "SELECT id, deliveries FROM agent_commands WHERE next_deadline_at <= now() AND id = ANY ($1)",
+                self.commands,
+            )
+        )
+        return {row["id"]: row["deliveries"] for row in rows}
 
     async def do(self, what: str, whose: int, which: int) -> None:
         """One operation, on connections of its own. What is refused is refused by a Conflict or a NotFound, and by nothing else."""
@@ -133,19 +147,13 @@ class Lives(RuleBasedStateMachine):
 
     async def deliver(self, agent_id: uuid.UUID, protocol: int, held: list[uuid.UUID]) -> None:
         async with self.world.pool.acquire() as connection:
-            # Exact, since nothing but this moves the deadline of another statement's command back to life
-            due = await connection.fetch(
-                "SELECT id FROM agent_commands WHERE next_deadline_at <= now() AND agent_id = $1", agent_id
-            )
-            got = await queue.deliver(connection, [Asking(agent_id, agent_actor(agent_id), protocol, tuple(held))])
-        assert not {row["id"] for row in due} & {row["id"] for row in got[agent_id] if row["version"] <= 2}
+            await queue.deliver(connection, [Asking(agent_id, agent_actor(agent_id), protocol, tuple(held))])
 
     async def touch(self, what: str, agent_id: uuid.UUID, one: uuid.UUID) -> None:
-        owner = self.world.pool if what not in {"overdue", "sent long ago", "parameters"} else None
-        if owner is None:
+        if what in {"overdue", "sent long ago", "parameters"}:
             await self.by_hand(what, one)
             return
-        async with owner.acquire() as connection:
+        async with self.world.pool.acquire() as connection:
             if what == "received":
                 await queue.acknowledge(connection, agent_actor(agent_id), agent_id, Progress(received=(one,)))
             elif what == "running":
@@ -161,7 +169,7 @@ class Lives(RuleBasedStateMachine):
 
     async def by_hand(self, what: str, one: uuid.UUID) -> None:
         """The owner, one statement at a time on the one connection."""
-        async with self.by_hand_lock:
+        async with self.by_hand_one_at_a_time:
             if what == "overdue":
                 await move_deadline(self.world.owner, one, SECOND)
             elif what == "sent long ago":
@@ -174,12 +182,6 @@ class Lives(RuleBasedStateMachine):
                     """UPDATE agent_commands SET params = params || '{"by hand": true}' WHERE id = $1 AND status = 'pending'""",
                     one,
                 )
-
-    @property
-    def by_hand_lock(self) -> asyncio.Lock:
-        if not hasattr(self, "_lock"):
-            self._lock = asyncio.Lock()
-        return self._lock
 
     @invariant()
     def the_record_arrives_at_the_live_row(self) -> None:
@@ -231,7 +233,7 @@ class Lives(RuleBasedStateMachine):
                     "SELECT count(*) FROM agent_commands WHERE id = ANY ($1) AND (next_deadline_at IS NOT NULL) <> (status = ANY ($2))",
                     self.commands,
                     [*LIVE],
-                )  # fmt: skip
+                )
             )
             assert wrong == 0
 

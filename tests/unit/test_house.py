@@ -76,4 +76,4 @@ def test_no_page_or_file_names_a_registry_or_carries_a_secret():
         text = path.read_text(errors="replace")
         assert not hosts.search(text), name
         if name.startswith("requirements/"):
-            assert "http" not in text, name
+            assert "://" not in text, name

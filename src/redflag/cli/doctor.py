@@ -25,7 +25,7 @@ from redflag.cli.client import Client
 from redflag.cli.exits import NeedsAttention
 from redflag.cli.output import AsJson, print_json, progress, say
 from redflag.cli.place import Place, place
-from redflag.database import migrate, pool, queries
+from redflag.database import migrate, queries
 from redflag.errors import RedFlagError
 from redflag.fleet import agents
 from redflag.settings import Settings, settings
@@ -170,7 +170,7 @@ async def _ask_connection(url: str) -> Found:
     found = Found()
     async with databases.connected(url) as connection:
         found.checks.append(checks.ok("database", "reachable as the server's role"))
-        number = found.facts["version"] = pool.number(connection)
+        number = found.facts["version"] = await sql.version.value(connection)
         if number < 180_000:
             return found
         began = words.now()
@@ -242,7 +242,10 @@ def _permissions(here: Settings, folder: Place) -> Check:
     open_to_others: list[tuple[str, int, int]] = []
     examined = 0
     try:
-        if (mode := stat.S_IMODE(folder.root.stat().st_mode)) & 0o077:
+        status = folder.root.stat()
+        # Root's may be passed through, not listed: PostgreSQL can run as a user of its own below it (Place.make)
+        allowed = 0o711 if here.embedded and status.st_uid == 0 else 0o700
+        if (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
             open_to_others.append((str(folder.root), mode, 0o700))
         for below in (folder.root / "keys", folder.agent, folder.database / "passwords"):
             secret += sorted(below.rglob("*")) if below.is_dir() else []

@@ -2,6 +2,10 @@
 -- What the database's clock says this very moment.
 SELECT clock_timestamp();
 
+-- name: version
+-- PostgreSQL's version as a number, 180006 for 18.6.
+SELECT current_setting('server_version_num')::integer;
+
 -- name: role
 -- Who this connection is, and whether that is the role that the server should have.
 SELECT session_user::text AS name, (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser,

@@ -82,6 +82,12 @@ def _print(events: list[Json], names: lookup.Names) -> None:
         if name:
             line.append(f"{plain(name)}: ", "bold not dim")
         line.append(plain(sentences.what(event)), f"not dim {sentences.style(event['result'])}".strip())
-        own = event["actor"] == f"agent:{event['agent_id']}"
-        line.append(f"  (by {'itself' if own else plain(sentences.who(event))})")
+        line.append(f"  (by {plain(_by(event, names))})")
         screen.print(line)
+
+
+def _by(event: Json, names: lookup.Names) -> str:
+    kind, _, agent_id = str(event["actor"]).partition(":")
+    if kind != "agent":
+        return sentences.who(event)
+    return "itself" if agent_id == event["agent_id"] else f"agent {names.of(agent_id)}"

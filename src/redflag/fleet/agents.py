@@ -91,8 +91,8 @@ async def rename(
         raise NotFound(f"No agent {agent_id}", "See `redflag agents list`")
 
 
-async def remove(connection: Any, actor: Actor, agent_id: uuid.UUID) -> int:
-    """Removes an agent: no token of its works any more. Returns how many live commands were cancelled. Raises NotFound."""
+async def remove(connection: Any, actor: Actor, agent_id: uuid.UUID) -> list[uuid.UUID]:
+    """Removes an agent: no token of its works any more. Returns the live commands that were cancelled. Raises NotFound."""
     async with connection.transaction():
         if await sql.remove.value(connection, id=agent_id, act=actor.act("agent_removed")) is None:
             raise NotFound(f"No agent {agent_id}", "See `redflag agents list --removed`")
@@ -100,7 +100,7 @@ async def remove(connection: Any, actor: Actor, agent_id: uuid.UUID) -> int:
         cancelled = await queue.sql.cancel_of_agent.all(
             connection, agent_id=agent_id, reason="the agent was removed", act=actor.act()
         )
-    return len(cancelled)
+    return [row["id"] for row in cancelled]
 
 
 async def store_facts(

@@ -35,12 +35,23 @@ WITH due AS MATERIALIZED (
     stuck_buckets = (SELECT array_agg(a + b ORDER BY i) FROM unnest(t.stuck_buckets, EXCLUDED.stuck_buckets) WITH ORDINALITY AS both_ (a, b, i)),
     lateness_seconds = t.lateness_seconds + EXCLUDED.lateness_seconds,
     lateness_buckets = (SELECT array_agg(a + b ORDER BY i) FROM unnest(t.lateness_buckets, EXCLUDED.lateness_buckets) WITH ORDINALITY AS both_ (a, b, i))
+), concerned AS MATERIALIZED (
+  -- In the order of their ids, as every other statement that changes several updates
+  SELECT u.id, u.status, ended.id AS command_id
+  FROM ended JOIN updates u ON u.command_id = ended.id
+  WHERE ended.status = 'timed_out' AND u.status = ANY ('{installing,dependencies}')
+  ORDER BY u.id FOR UPDATE OF u
 ), updated AS (
   UPDATE updates u
-  SET status = CASE WHEN u.status = 'installing' THEN 'failed' ELSE 'pending' END,
-      reason = CASE WHEN u.status = 'installing' THEN 'the installation timed out: command ' ELSE 'the dry run timed out: command ' END || ended.id,
-      act = :act
-  FROM ended WHERE u.command_id = ended.id AND ended.status = 'timed_out' AND u.status = ANY ('{installing,dependencies}')
+  SET status = CASE WHEN c.status = 'installing' THEN 'failed' WHEN u.approved_version IS NOT NULL THEN 'approved' ELSE 'pending' END,
+      reason = CASE WHEN c.status = 'installing' THEN 'the installation timed out: command ' ELSE 'the dry run timed out: command ' END || c.command_id,
+      install_wanted_by = NULL, act = :act
+  FROM concerned c WHERE u.id = c.id
+  RETURNING u.agent_id, u.package_type, u.package_name, u.current_version, u.available_version, u.severity, u.status, u.reason, u.command_id
+), versions AS (
+  INSERT INTO update_versions (agent_id, package_type, package_name, version_from, version_to, severity, event, reason, command_id)
+  SELECT agent_id, package_type, package_name, current_version, available_version, severity, 'failed', reason, command_id
+  FROM updated WHERE status = 'failed'
 )
 SELECT id, agent_id, command_type, status, late::double precision AS late_seconds FROM ended;
 

@@ -25,6 +25,7 @@ CREATE TABLE updates (
   status_at         timestamptz NOT NULL DEFAULT now(),
   act               jsonb,
   UNIQUE (agent_id, package_type, package_name),
+  CONSTRAINT updates_severity_check CHECK (severity IN ('low', 'moderate', 'important', 'critical', 'unknown')),
   CONSTRAINT updates_status_check CHECK (status IN
     ('pending', 'dependencies', 'approved', 'rejected', 'installing', 'installed', 'unconfirmed', 'failed'))
 ) WITH (fillfactor = 80);

@@ -11,6 +11,7 @@ from pydantic import Field
 from redflag.access import enrolment
 from redflag.access.roles import Permission
 from redflag.fleet import agents
+from redflag.updates import outcomes
 from redflag.web.api.fields import Body, Cursor, Limit, Text, page, position
 from redflag.web.guards import Caller, GuardedRoute, allow
 
@@ -74,10 +75,11 @@ async def change_agent(
 @router.delete("/agents/{agent_id}")
 async def remove_agent(agent_id: uuid.UUID, caller: Caller = allow(Permission.MANAGE_AGENTS)) -> dict[str, Any]:
     """Removes an agent: its tokens end, its live commands are cancelled, its history stays."""
-    async with caller.pool.acquire() as connection:
+    async with caller.pool.acquire() as connection, connection.transaction():
         cancelled = await agents.remove(connection, caller.actor, agent_id)
+        await outcomes.command_cancelled(connection, caller.actor, cancelled)
     caller.context.authenticator.forget_all()
-    return {"message": "agent removed", "cancelled_commands": cancelled}
+    return {"message": "agent removed", "cancelled_commands": len(cancelled)}
 
 
 @router.get("/enrolment-tokens")

@@ -1,0 +1,125 @@
+"""What a record looks like in the log: one canonical byte string for each, and commitments for what is not everybody's.
+
+The leaf of a record is a JSON object in the canonical form of RFC 8785, with two narrowings that make it the same in every
+language: numbers are integers below 2^53 or strings, and times are UTC with microseconds and a Z. Identifiers, kinds,
+results and times stand in it plainly. Who acted, parameters, messages, output and the values of the metadata stand in it
+as commitments:
+
+    salt(field)  = SHA-256("redflag/salt/v1" || 0x00 || root salt || field)
+    commitment   = SHA-256("redflag/commitment/v1" || 0x00 || salt(field) || canonical JSON of the value)
+
+so that a leaf can be public, a value be shown later to whom it concerns, and a value be erased by destroying its salt. A
+field is named as its column; a value of the metadata is named `metadata/KEY`. `verify/SPEC.md` is the same for others.
+
+A leaf is at most 8 KiB. Metadata with more than 64 keys, or that would make a leaf larger, is committed to as a whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+LEAF_LIMIT = 8 * 1024
+METADATA_KEYS = 64
+LARGEST_INTEGER = 2**53 - 1
+
+_SALT = b"redflag/salt/v1\x00"
+_COMMITMENT = b"redflag/commitment/v1\x00"
+# What stands in the leaf as it is, where the record has it
+PLAIN = (
+    "id", "kind", "created_at", "executed_at", "command_id", "agent_id", "version", "command_type", "action", "result",
+    "sent_at", "completed_at", "exit_code", "duration_seconds",
+)  # fmt: skip
+# What stands in it as a commitment, where the record has it
+COMMITTED = ("actor", "message", "params", "stdout", "stderr")
+# Every column that a leaf speaks of; the salts speak for themselves
+COLUMNS = (*PLAIN, *COMMITTED, "metadata", "salt", "salts")
+
+_encoder = msgspec.json.Encoder(order="sorted")
+# Numbers that are no integers keep the digits that the database gave them
+decoder = msgspec.json.Decoder(float_hook=str)
+
+
+def encode(value: Any) -> bytes:
+    """The canonical JSON of a value (RFC 8785 §3.2; numbers as above)."""
+    encoded = _encoder.encode(_narrowed(value))
+    return encoded if encoded.isascii() else _encode_by_utf16(value)
+
+
+def _encode_by_utf16(value: Any) -> bytes:
+    """The same where it matters that RFC 8785 sorts names by UTF-16 code units, which differ from code points above U+FFFF."""
+    return msgspec.json.encode(_sorted(_narrowed(value)))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _sorted(value[name])
+            for name in sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+        }
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _narrowed(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return value if -LARGEST_INTEGER <= value <= LARGEST_INTEGER else str(value)
+    if kind is dict:
+        return {name: _narrowed(item) for name, item in value.items()}
+    if kind is list:
+        return [_narrowed(item) for item in value]
+    if isinstance(value, datetime.datetime):
+        return moment(value)
+    return str(value)
+
+
+def moment(value: datetime.datetime) -> str:
+    """A time as it stands in a leaf: 2026-11-23T23:57:52.014786Z."""
+    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def salt_of(root: bytes, field: str) -> bytes:
+    """The salt of a field, derived from the record's root salt."""
+    return hashlib.sha256(_SALT + root + field.encode()).digest()
+
+
+def commit(salt: bytes, value: Any) -> str:
+    """The commitment to a value, in hex."""
+    return hashlib.sha256(_COMMITMENT + salt + encode(value)).hexdigest()
+
+
+def leaf(record: Mapping[str, Any]) -> bytes:
+    """The leaf of a record (a row of update_logs, metadata and params as decoded by `decoder`)."""
+    root: bytes = record["salt"]
+    told: dict[str, Any] = {"v": 1}
+    for name in PLAIN:
+        value = record[name]
+        if value is None:
+            continue
+        if isinstance(value, uuid.UUID):
+            value = str(value)
+        elif isinstance(value, datetime.datetime):
+            value = moment(value)
+        told[name] = value
+    told["actor_kind"] = record["actor"].partition(":")[0]
+    commitments: dict[str, Any] = {}
+    for name in COMMITTED:
+        if (value := record[name]) is not None:
+            commitments[name] = commit(salt_of(root, name), value)
+    metadata: dict[str, Any] = record["metadata"]
+    if len(metadata) <= METADATA_KEYS:
+        values = {name: commit(salt_of(root, f"metadata/{name}"), value) for name, value in metadata.items()}
+        whole = encode(told | {"commitments": commitments | {"metadata": values}})
+        if len(whole) <= LEAF_LIMIT:
+            return whole
+    commitments["metadata"] = commit(salt_of(root, "metadata"), metadata)
+    return encode(told | {"commitments": commitments})
