@@ -84,6 +84,19 @@ def test_a_length_of_time_that_is_said_can_be_typed_again(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
+    [(0, "0 s"), (0.5, "0.5 s"), (90, "1 min 30 s"), (5405, "1 h 30 min 5 s"), (86400, "1 d"), (604_860, "7 d 1 min")],
+)
+def test_a_policys_time_is_said_with_all_of_its_units(seconds: float, told: str) -> None:
+    assert words.exact(seconds) == told
+
+
+def test_what_happened_within_a_day_is_said_by_its_distance_and_what_is_older_by_its_date() -> None:
+    assert words.recent("2026-03-01T11:57:00Z", NOW) == "3 min ago"
+    assert words.recent("2026-02-20T12:00:00Z", NOW) == words.clock("2026-02-20T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
     [(12, "in 12 s"), (-200, "3 min ago"), (0.4, "now"), (-0.9, "now"), (-86400 * 2.5, "2 d ago"), (7199, "in 1 h")],
 )
 def test_a_moment_is_said_by_its_distance(seconds: float, told: str) -> None:

@@ -1,21 +1,23 @@
 """What a record looks like in the log: one canonical byte string for each, and commitments for what is not everybody's.
 
 The leaf of a record is a JSON object in the canonical form of RFC 8785, with two narrowings that make it the same in every
-language: numbers are integers below 2^53 or strings, and times are UTC with microseconds and a Z. Identifiers, kinds,
-results and times stand in it plainly. Who acted, parameters, messages, output and the values of the metadata stand in it
-as commitments:
+language: numbers are integers up to 2^53 - 1 or else strings, and times are UTC with microseconds and a Z. Identifiers,
+kinds, results and times stand in it plainly. Who acted, the address, parameters, messages, output and the metadata stand
+in it as commitments:
 
     salt(field)  = SHA-256("redflag/salt/v1" || 0x00 || root salt || field)
     commitment   = SHA-256("redflag/commitment/v1" || 0x00 || salt(field) || canonical JSON of the value)
 
 so that a leaf can be public, a value be shown later to whom it concerns, and a value be erased by destroying its salt. A
-field is named as its column; a value of the metadata is named `metadata/KEY`. `verify/SPEC.md` is the same for others.
+field is named as its column; `address` is the value of that name in the metadata, and `metadata` is all the rest of it.
+`verify/SPEC.md` says the same for those who write their own verifier.
 
-A leaf is at most 8 KiB. Metadata with more than 64 keys, or that would make a leaf larger, is committed to as a whole.
+A leaf has some 20 fields of bounded size, so it stays far below 8 KiB (an entry bundle's lengths have 16 bits).
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import uuid
@@ -25,7 +27,6 @@ from typing import Any
 import msgspec
 
 LEAF_LIMIT = 8 * 1024
-METADATA_KEYS = 64
 LARGEST_INTEGER = 2**53 - 1
 
 _SALT = b"redflag/salt/v1\x00"
@@ -47,6 +48,8 @@ decoder = msgspec.json.Decoder(float_hook=str)
 
 def encode(value: Any) -> bytes:
     """The canonical JSON of a value (RFC 8785 §3.2; numbers as above)."""
+    if type(value) is str:
+        return msgspec.json.encode(value)
     encoded = _encoder.encode(_narrowed(value))
     return encoded if encoded.isascii() else _encode_by_utf16(value)
 
@@ -84,7 +87,7 @@ def _narrowed(value: Any) -> Any:
 
 def moment(value: datetime.datetime) -> str:
     """A time as it stands in a leaf: 2026-11-23T23:57:52.014786Z."""
-    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(datetime.UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def salt_of(root: bytes, field: str) -> bytes:
@@ -93,33 +96,31 @@ def salt_of(root: bytes, field: str) -> bytes:
 
 
 def commit(salt: bytes, value: Any) -> str:
-    """The commitment to a value, in hex."""
-    return hashlib.sha256(_COMMITMENT + salt + encode(value)).hexdigest()
+    """The commitment to a value, in base64 (RFC 4648 §4)."""
+    return base64.b64encode(hashlib.sha256(_COMMITMENT + salt + encode(value)).digest()).decode()
+
+
+def fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record that its leaf commits to, by field. What the record does not have is left out."""
+    found = {name: value for name in COMMITTED if (value := record[name]) is not None}
+    metadata: dict[str, Any] | None = record["metadata"]
+    if metadata is not None:
+        rest = metadata
+        if "address" in metadata:
+            rest = metadata.copy()
+            found["address"] = rest.pop("address")
+        found["metadata"] = rest
+    return found
 
 
 def leaf(record: Mapping[str, Any]) -> bytes:
     """The leaf of a record (a row of update_logs, metadata and params as decoded by `decoder`)."""
     root: bytes = record["salt"]
-    told: dict[str, Any] = {"v": 1}
+    told: dict[str, Any] = {"v": 1, "actor_kind": record["actor"].partition(":")[0]}
     for name in PLAIN:
         value = record[name]
-        if value is None:
-            continue
-        if isinstance(value, uuid.UUID):
-            value = str(value)
-        elif isinstance(value, datetime.datetime):
-            value = moment(value)
-        told[name] = value
-    told["actor_kind"] = record["actor"].partition(":")[0]
-    commitments: dict[str, Any] = {}
-    for name in COMMITTED:
-        if (value := record[name]) is not None:
-            commitments[name] = commit(salt_of(root, name), value)
-    metadata: dict[str, Any] = record["metadata"]
-    if len(metadata) <= METADATA_KEYS:
-        values = {name: commit(salt_of(root, f"metadata/{name}"), value) for name, value in metadata.items()}
-        whole = encode(told | {"commitments": commitments | {"metadata": values}})
-        if len(whole) <= LEAF_LIMIT:
-            return whole
-    commitments["metadata"] = commit(salt_of(root, "metadata"), metadata)
-    return encode(told | {"commitments": commitments})
+        if value is not None:
+            kind = type(value)
+            told[name] = value if kind is str or kind is int else moment(value) if kind is datetime.datetime else str(value)
+    told["commitments"] = {name: commit(salt_of(root, name), value) for name, value in fields(record).items()}
+    return _encoder.encode(told)

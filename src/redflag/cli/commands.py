@@ -126,11 +126,11 @@ def send(
             ids = [row["id"] for row in answer["commands"]]
             ended = follow(api, ids, command_type)
             if as_json:
-                print_json({"commands": list(ended.values())})
+                print_json({"commands": [one["command"] for one in ended]})
             else:
-                for row in ended.values():
-                    say(f"{row['agent_name']}: {row['told']}", sentences.style(row["status"]))
-            require_completed([row["status"] for row in ended.values()])
+                for one in ended:
+                    say(f"{one['command']['agent_name']}: {told(one)}", sentences.style(one["command"]["status"]))
+            require_completed([one["command"]["status"] for one in ended])
             return
     if as_json:
         print_json(answer)
@@ -169,8 +169,8 @@ def retry(command: Id, as_json: AsJson = False) -> None:
         say(f"{answer['command']['command_type']} is enqueued again, as {answer['command']['id']}.")
 
 
-def follow(api: Client, command_ids: list[str], what: str) -> dict[str, Json]:
-    """Waits until every one of the commands has ended: id → the command, with its last words as `told`.
+def follow(api: Client, command_ids: list[str], what: str) -> list[Json]:
+    """Waits until every one of the commands has ended: {command, events} of each, in their order.
 
     Its deadlines end every command, so this returns. A server that is away for a while is waited for; raises
     ServerUnreachable when it stays away.
@@ -181,14 +181,13 @@ def follow(api: Client, command_ids: list[str], what: str) -> dict[str, Json]:
             states: list[str] = []
             for one in list(waiting):
                 answer = patiently(api, f"/api/v1/commands/{one}")
-                row = answer["command"]
-                if row["status"] in TERMINAL:
-                    ended[one] = row | {"told": told(answer)}
+                if answer["command"]["status"] in TERMINAL:
+                    ended[one] = answer
                     waiting.remove(one)
                 else:
-                    states.append(_live(row))
+                    states.append(_live(answer["command"]))
             if not waiting:
-                return {one: ended[one] for one in command_ids}
+                return [ended[one] for one in command_ids]
             done = f"{len(ended)} of {len(command_ids)} ended; " if len(command_ids) > 1 else ""
             tell(done + "; ".join(dict.fromkeys(states[:3])))
             time.sleep(POLL_SECONDS)

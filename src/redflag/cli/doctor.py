@@ -6,6 +6,7 @@ What it thinks of what it finds is in `checks`. What it could not examine it say
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import resource
@@ -26,7 +27,7 @@ from redflag.cli.exits import NeedsAttention
 from redflag.cli.output import AsJson, print_json, progress, say
 from redflag.cli.place import Place, place
 from redflag.database import migrate, queries
-from redflag.errors import RedFlagError
+from redflag.errors import NotPermitted, RedFlagError
 from redflag.fleet import agents
 from redflag.settings import Settings, settings
 from redflag.timeouts import sweeper
@@ -39,10 +40,11 @@ _NEEDS_FOLDER = "it needs the database, and thus the server's data folder"
 
 @dataclass
 class Found:
-    """What was found out, from the database or from the server; what nobody could tell is absent."""
+    """What was found out, from the database or from the server; what nobody could tell is absent, and `why_not` says why."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    why_not: str = ""
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -73,16 +75,16 @@ def _examine(here: Settings, folder: Place) -> list[Check]:
         else Found(checks=[checks.not_checked("database", f"{url} is the server of another data folder")])
     )
     facts = told.facts | seen.facts
-    judged = [*told.checks, *seen.checks, *_judge(facts)]
+    judged = [*told.checks, *seen.checks, *_judge(facts, seen.why_not)]
     return [*judged, *(_local(here, folder, facts) if is_ours else [])]
 
 
-def _judge(facts: dict[str, Any]) -> list[Check]:
+def _judge(facts: dict[str, Any], why_not: str) -> list[Check]:
     """The checks that work on facts, wherever these came from."""
 
     def of(name: str, title: str, judge: Any, why: str = _NEEDS_FOLDER) -> list[Check]:
         if name not in facts:
-            return [checks.not_checked(title, why)]
+            return [checks.not_checked(title, why_not or why)]
         judged = judge(facts[name])
         return judged if isinstance(judged, list) else [judged]
 
@@ -142,8 +144,9 @@ def _ask_status(api: Client, found: Found) -> None:
         "agents": sum(status["agents"].values()),
         "clock": ((now - at).total_seconds(), (now - began).total_seconds()),
     }
-    if matched := re.search(r"^redflag_audit_writes_refused_total (\S+)$", api.text("/metrics"), re.MULTILINE):
-        found.facts["refused"] = int(float(matched[1]))
+    with contextlib.suppress(NotPermitted):  # a viewer's token reads the status and no metrics
+        if matched := re.search(r"^redflag_audit_writes_refused_total (\S+)$", api.text("/metrics"), re.MULTILINE):
+            found.facts["refused"] = int(float(matched[1]))
 
 
 def _ask_database(here: Settings) -> Found:
@@ -172,6 +175,7 @@ async def _ask_connection(url: str) -> Found:
         found.checks.append(checks.ok("database", "reachable as the server's role"))
         number = found.facts["version"] = await sql.version.value(connection)
         if number < 180_000:
+            found.why_not = "this PostgreSQL is too old"
             return found
         began = words.now()
         at = await sql.clock.value(connection)
@@ -181,7 +185,8 @@ async def _ask_connection(url: str) -> Found:
         found.facts["migrations"] = [vars(state) for state in states]
         found.facts["subscriptions"] = [row["subname"] for row in await sql.subscriptions.all(connection)]
         if any(state.state == "pending" for state in states):
-            return found  # what follows may ask for what is not there yet
+            found.why_not = "the schema is not whole"  # what follows would ask for what is not there yet
+            return found
         role = await sql.role.one(connection)
         found.facts |= {
             "role": {

@@ -134,8 +134,11 @@ def _explain(error: Exception) -> int:
         return exit_code(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if isinstance(error, PermissionError):
+            _tell(f"{where}{error.strerror}. Run this as the user whom it belongs to.")
+            return ExitCode.NOT_PERMITTED
         _tell(f"{where}{error.strerror}. REDFLAG_DEBUG=1 shows where it happened.")
-        return ExitCode.NOT_PERMITTED if isinstance(error, PermissionError) else ExitCode.FAILED
+        return ExitCode.FAILED
     _tell(
         f"a fault of RedFlag: {type(error).__name__}: {error}. REDFLAG_DEBUG=1 shows where it happened; please report it."
     )

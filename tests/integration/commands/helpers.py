@@ -12,11 +12,10 @@ from typing import Any
 
 import asyncpg
 
+import databases
 from redflag.audit import actor as actors
 from redflag.audit.actor import Actor
 from redflag.commands.states import LIVE, RESULTS, Status
-from redflag.database import migrate as migrations
-from redflag.database import pool as pools
 from redflag.database.embedded import EmbeddedDatabase
 
 AUDITED = ("status", "agent_id", "command_type", "params", "sent_at", "completed_at")
@@ -36,23 +35,10 @@ class Addresses:
 
 async def make_database(postgres: EmbeddedDatabase, name: str) -> Addresses:
     """A migrated database beside the common one, for tests whose numbers nobody else may change."""
-    superuser = await pools.connect(postgres.url("postgres", "postgres"))
-    try:
-        await superuser.execute(f"CREATE DATABASE {name} OWNER redflag_owner")
-        await superuser.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-        await superuser.execute(f"GRANT CONNECT ON DATABASE {name} TO redflag_server")
-    finally:
-        await superuser.close()
-    addresses = Addresses(
+    await databases.make_database(postgres, name)
+    return Addresses(
         postgres.url("redflag_owner", name), postgres.url("redflag_server", name), postgres.url("postgres", name)
     )
-    inside = await pools.connect(addresses.superuser)
-    try:
-        await inside.execute("ALTER SCHEMA public OWNER TO redflag_owner; REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    finally:
-        await inside.close()
-    await migrations.migrate(addresses.owner, "redflag_server")
-    return addresses
 
 
 async def make_agent(owner: Any, *, protocol: int = 1) -> uuid.UUID:
