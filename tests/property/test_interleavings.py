@@ -93,6 +93,7 @@ class Lives(RuleBasedStateMachine):
         self.world = world
         self.agents: list[uuid.UUID] = []
         self.commands: list[uuid.UUID] = []
+        self.whose: dict[uuid.UUID, uuid.UUID] = {}
         self.ended: dict[uuid.UUID, tuple[Any, ...]] = {}
         self.by_hand_one_at_a_time = asyncio.Lock()
 
@@ -135,8 +136,11 @@ class Lives(RuleBasedStateMachine):
         elif what == "deliver":
             await self.deliver(agent_id, whose, held=self.commands[:which])
         elif self.commands:
+            one = self.commands[which % len(self.commands)]
+            # Mostly the agent whose command it is; now and then another
+            agent_id = agent_id if which % 7 == 6 else self.whose[one]
             with contextlib.suppress(Conflict, NotFound):
-                await self.touch(what, agent_id, self.commands[which % len(self.commands)])
+                await self.touch(what, agent_id, one)
 
     async def enqueue(self, agent_id: uuid.UUID, *, briefly: bool) -> None:
         timeout = datetime.timedelta(milliseconds=1) if briefly else None
@@ -144,7 +148,11 @@ class Lives(RuleBasedStateMachine):
             made = await queue.enqueue(
                 connection, person(), [agent_id], "scan_updates", {"n": len(self.commands)}, execution_timeout=timeout
             )
-        self.commands.append(made[0]["id"])
+        self.keep(made[0])
+
+    def keep(self, made: dict[str, Any]) -> None:
+        self.whose[made["id"]] = made["agent_id"]
+        self.commands.append(made["id"])
 
     async def deliver(self, agent_id: uuid.UUID, protocol: int, held: list[uuid.UUID]) -> None:
         async with self.world.pool.acquire() as connection:
@@ -162,7 +170,7 @@ class Lives(RuleBasedStateMachine):
             elif what == "cancel":
                 await queue.cancel(connection, person(), one)
             elif what == "retry":
-                self.commands.append((await queue.retry(connection, person(), one))["id"])
+                self.keep(await queue.retry(connection, person(), one))
             else:
                 word = {"success": "success", "failure": "failed"}.get(what, "never heard of")
                 told = Report(word, stdout=what)

@@ -121,6 +121,8 @@ def leaf(record: Mapping[str, Any]) -> bytes:
         value = record[name]
         if value is not None:
             kind = type(value)
-            told[name] = value if kind is str or kind is int else moment(value) if kind is datetime.datetime else str(value)
+            told[name] = (
+                value if kind is str or kind is int else moment(value) if kind is datetime.datetime else str(value)
+            )
     told["commitments"] = {name: commit(salt_of(root, name), value) for name, value in fields(record).items()}
     return _encoder.encode(told)

@@ -20,3 +20,11 @@ FROM noted JOIN asking USING (agent_id);
 -- name: set_rapid
 -- Until when an agent was asked to come by every few seconds; NULL: no longer.
 UPDATE agent_presence SET rapid_until = now() + :minutes * interval '1 minute' WHERE agent_id = :agent_id;
+
+-- name: waiting
+-- Which of the agents whose calls are held have something to fetch, or hold something that has ended.
+SELECT agent_id FROM agent_commands
+WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at > now() AND status = 'pending'
+UNION
+SELECT agent_id FROM agent_commands
+WHERE id = ANY (:held::uuid[]) AND next_deadline_at IS NULL;

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator
+from types import FrameType
+from typing import Any
 
 import fastapi
 from starlette.applications import Starlette
@@ -18,6 +22,7 @@ from redflag.audit import redaction
 from redflag.database import migrate, pool
 from redflag.errors import TooLarge
 from redflag.fleet.checkin import CheckIns
+from redflag.fleet.holds import Holds
 from redflag.settings import Settings
 from redflag.timeouts.sweeper import Sweeper
 from redflag.web import background, problems
@@ -47,6 +52,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             connections,
             Authenticator(connections),
             CheckIns(connections),
+            Holds(connections),
             Sweeper(
                 connections,
                 settings.replica,
@@ -57,6 +63,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         )
         app.state.context = context
         admin.state.context = context
+        _release_at_signals(context.holds)
         stop = asyncio.Event()
         work = asyncio.create_task(background.run(context, stop))
         log.info("redflag %s serves %s", redflag.__version__, settings.url)
@@ -71,6 +78,23 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
     admin = make_admin(docs=settings.docs)
     app = Starlette(routes=[*agent_routes, *downloads.routes, Mount("/", app=admin)], lifespan=lifespan)
     return BodyLimit(SecurityHeaders(app), settings.max_body)
+
+
+def _release_at_signals(holds: Holds) -> None:
+    """Held calls are answered as soon as the server is told to stop: it finishes what is under way before it stops."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def stop(signum: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(holds.release)
+            if callable(before):
+                before(signum, frame)
+
+        if callable(before):
+            signal.signal(number, stop)
 
 
 def make_admin(*, docs: bool = True) -> fastapi.FastAPI:

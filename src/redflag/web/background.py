@@ -33,6 +33,7 @@ async def run(context: Context, stop: asyncio.Event) -> None:
     """All of it, until `stop` is set. Returns when everything has been laid down in order."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(context.sweeper.run(stop))
+        tasks.create_task(context.holds.run(stop))
         tasks.create_task(_every(FAULTS_SECONDS, _store_faults, context, stop))
         tasks.create_task(_every(REFUSALS_SECONDS, _record_refusals, context, stop))
         tasks.create_task(_every(PARTITIONS_SECONDS, _make_partitions, context, stop))

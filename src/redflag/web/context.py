@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from redflag.access.principals import Authenticator
 from redflag.fleet.checkin import CheckIns
+from redflag.fleet.holds import Holds
 from redflag.settings import Settings
 from redflag.timeouts.sweeper import Sweeper
 
@@ -22,6 +23,7 @@ class Context:
     pool: Any
     authenticator: Authenticator
     check_ins: CheckIns
+    holds: Holds
     sweeper: Sweeper
 
 

@@ -118,7 +118,8 @@ async def test_applied_to_live_ones_it_moves_their_deadlines_and_is_recorded(
         assert (await command(owner, one))["next_deadline_at"] is None
     assert await command(owner, other) == before
     told = await owner.fetchrow(
-        "SELECT * FROM update_logs WHERE action = 'policy_applied' AND message LIKE 'policy ' || $1 || ' applied%'", kind
+        "SELECT * FROM update_logs WHERE action = 'policy_applied' AND message LIKE 'policy ' || $1 || ' applied%'",
+        kind,
     )
     assert (told["kind"], told["actor"], told["metadata"]["commands"]) == ("service", actor.name, len(live))
 

@@ -40,9 +40,14 @@ async def check_in(request: Request) -> Response:
     protocol = 1 if body.get("protocol") == 1 else 0
     held = wire.identifiers(body, "held") if protocol else ()
     said = {name: value for name, value in body.items() if name in METRICS and _is_small(value)}
-    answer = await here.check_ins.check_in(
-        CheckIn(agent_id, actor, protocol, held, said or None, throw_away=protocol == 0 and _is_throw_away(body))
-    )
+    one = CheckIn(agent_id, actor, protocol, held, said or None, throw_away=protocol == 0 and _is_throw_away(body))
+    answer = await here.check_ins.check_in(one)
+    metrics.CHECK_IN_SECONDS.observe(time.perf_counter() - began)
+    if protocol and not answer.commands and not answer.ended and (wait := _wait(request)):
+        woken = await here.holds.hold(agent_id, held, wait)
+        # To somebody who has gone nothing is handed out: it would be lost on the way
+        if woken and not await request.is_disconnected():
+            answer = await here.check_ins.check_in(one)
     told: dict[str, Any] = {"commands": [_command(row, protocol) for row in answer.commands]}
     if answer.rapid_until and answer.rapid_until > datetime.datetime.now(datetime.UTC):
         told["rapid_polling"] = {"enabled": True, "until": wire.rfc3339(answer.rapid_until)}
@@ -50,9 +55,8 @@ async def check_in(request: Request) -> Response:
         told |= {
             "ended": [str(one) for one in answer.ended],
             "check_in_interval": here.settings.check_in_interval,
-            "wait": 0,
+            "wait": here.holds.offer(),
         }
-    metrics.CHECK_IN_SECONDS.observe(time.perf_counter() - began)
     return wire.ok(told)
 
 
@@ -83,6 +87,12 @@ def _is_throw_away(body: dict[str, Any]) -> bool:
         and "rapid_polling_enabled" in metadata
         and "rapid_polling_duration_minutes" not in metadata
     )
+
+
+def _wait(request: Request) -> float:
+    """For how many seconds the agent asks to be held; 0 for none or nonsense."""
+    asked = request.query_params.get("wait", "0")
+    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
 
 
 def _is_small(value: Any) -> bool:
