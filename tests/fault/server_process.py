@@ -103,9 +103,9 @@ def nursery(log: Path) -> None:
 
 
 def end(child: int) -> None:
-    """SIGKILL to the child and all that it started."""
+    """SIGKILL to the child, and its end."""
     if child:
-        os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 

@@ -39,7 +39,7 @@ from redflag.timeouts.sweeper import Sweeper
 
 LONG = os.environ.get("REDFLAG_LONG") == "1"
 PROFILE = settings(
-    max_examples=1500 if LONG else 90,
+    max_examples=int(os.environ.get("REDFLAG_EXAMPLES", "1500" if LONG else "90")),
     stateful_step_count=60 if LONG else 25,
     deadline=None,
     database=None,

@@ -126,6 +126,10 @@ async def _families(connection: Any, check_in_interval: int) -> Any:
         "Records without a position in the log yet",
         value=await sql.outbox.value(connection),
     )
+    ahead = await sql.months_ahead.value(connection)
+    yield GaugeMetricFamily(
+        "redflag_audit_partitions_ahead_months", "Months of the record that have a partition waiting", value=ahead
+    )
     counted = {row["kind"]: row["faults"] for row in await faults_sql.totals.all(connection)}
     for kind, (name, help_text) in FAULT_METRICS.items():
         yield CounterMetricFamily(name, help_text, value=counted.get(kind, 0))

@@ -27,3 +27,11 @@ SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting;
 -- name: database_bytes
 -- The database's size.
 SELECT pg_database_size(current_database());
+
+-- name: months_ahead
+-- How many whole months of the record have a partition waiting, one after the other from next month on. Makes none.
+SELECT coalesce(min(month) FILTER (WHERE part IS NULL), 61) - 1
+FROM (
+  SELECT month, to_regclass('update_logs_' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => month), 'YYYY_MM')) AS part
+  FROM generate_series(1, 60) AS month
+) AS months;

@@ -20,7 +20,6 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import uuid
 from collections.abc import Mapping
 from typing import Any
 

@@ -133,7 +133,7 @@ class Client:
     def _call(self, method: str, path: str, *, query: Json | None = None, body: Any = None) -> httpx.Response:
         given = {key: value for key, value in (query or {}).items() if value is not None}
         try:
-            # An id from the command line must not become another path; httpx escapes what a path may not hold
+            # Pieces of the path that people type are ids found by look-up, or quoted by who puts them in
             response = self._http.request(method, path, params=given, json=body)
         except httpx.ConnectError as error:
             raise self._no_connection(error) from None

@@ -19,7 +19,7 @@ from typing import Any
 
 import asyncpg
 
-from redflag.alerts import rules
+from redflag.alerts import metrics, rules
 from redflag.cli import checks, client, databases, words
 from redflag.cli.checks import Check, Verdict
 from redflag.cli.client import Client
@@ -201,7 +201,7 @@ async def _ask_connection(url: str) -> Found:
                 for one in await rules.firing(connection)
             ],
             "refused": await sql.refused.value(connection),
-            "months_ahead": await sql.months_ahead.value(connection),
+            "months_ahead": await metrics.sql.months_ahead.value(connection),
             "agents": sum((await agents.counts(connection, 60)).values()),
         }
     return found

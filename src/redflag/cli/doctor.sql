@@ -12,14 +12,6 @@ SELECT session_user::text AS name, (SELECT rolsuper FROM pg_roles WHERE rolname 
   coalesce(pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = to_regclass('update_logs')), 'MEMBER'), false) AS owner,
   session_user = redflag_server_role() AS is_server;
 
--- name: months_ahead
--- How many whole months of the record have a partition waiting, one after the other from next month on. Makes none.
-SELECT coalesce(min(month) FILTER (WHERE part IS NULL), 61) - 1
-FROM (
-  SELECT month, to_regclass('update_logs_' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => month), 'YYYY_MM')) AS part
-  FROM generate_series(1, 60) AS month
-) AS months;
-
 -- name: subscriptions
 -- Logical replication into this database.
 SELECT subname::text FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY subname;

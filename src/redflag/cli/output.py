@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -64,8 +64,10 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
     """A table on stdout, or the sentence `empty`. Columns named in `right` are set to the right; a cell may be a rich Text."""
     numbers = set(right)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, justify="right" if title in numbers else "left", overflow="fold")
+    for place, title in enumerate(titles):
+        # What begins a row is what people copy: an id stays on one line
+        justify: Literal["left", "right"] = "right" if title in numbers else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
     if table.row_count:

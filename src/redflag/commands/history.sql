@@ -33,6 +33,6 @@ ORDER BY executed_at, version NULLS LAST, id LIMIT 1000;
 -- Records by kind and result.
 SELECT kind, result, count(*) AS records FROM update_logs GROUP BY kind, result;
 
--- name: months_ahead
--- How many whole months have a partition waiting.
+-- name: make_partitions
+-- Makes the partitions of the next twelve months, as far as they are missing; tells how many months lie ahead.
 SELECT update_logs_make_partitions(12);

@@ -93,7 +93,8 @@ async def open_pool(dsn: str, *, size: int, application: str = "redflag") -> asy
 def number(connection: Any) -> int:
     """The server's version as a number: 180006 for 18.6."""
     version = connection.get_server_version()
-    return int(version.major * 10_000 + version.minor)
+    # Since PostgreSQL 10 a version has two parts; asyncpg gives the second as `micro`
+    return int(version.major * 10_000 + version.micro)
 
 
 async def connect(dsn: str, *, application: str = "redflag", patience: float = 10) -> Connection:

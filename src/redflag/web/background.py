@@ -71,7 +71,7 @@ async def _record_refusals(connection: Any, context: Context) -> None:
 
 
 async def _make_partitions(connection: Any, _context: Context) -> None:
-    ahead = await history.sql.months_ahead.value(connection)
+    ahead = await history.sql.make_partitions.value(connection)
     if ahead < MONTHS_AHEAD_AT_LEAST:
         log.warning(
             "only %d months of update_logs have a partition waiting; records of later months go to the default partition",

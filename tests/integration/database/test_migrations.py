@@ -126,8 +126,11 @@ async def test_the_servers_role_has_no_right_that_it_is_not_given(migrated, owne
         WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND (
           (c.relname LIKE 'update_logs%'
               AND has_table_privilege('redflag_server', c.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES'))
-          OR (c.relname IN ('audit_pending', 'schema_migrations')
+          OR (c.relname = 'schema_migrations'
               AND has_table_privilege('redflag_server', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
+          OR (c.relname = 'audit_pending' AND has_table_privilege('redflag_server', c.oid, 'INSERT, TRUNCATE'))
+          OR (c.relname IN ('audit_entries', 'audit_checkpoints') AND has_table_privilege('redflag_server', c.oid, 'UPDATE, DELETE'))
+          OR (c.relname = 'audit_tiles' AND has_table_privilege('redflag_server', c.oid, 'DELETE'))
           OR (c.relname = 'agent_commands' AND has_table_privilege('redflag_server', c.oid, 'DELETE, TRUNCATE, TRIGGER'))
           OR has_table_privilege('redflag_server', c.oid, 'TRUNCATE, TRIGGER'))
         """

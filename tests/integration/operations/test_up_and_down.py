@@ -51,7 +51,7 @@ def test_up_again_is_fine_says_so_and_shows_no_secret(installation: Installation
 def test_this_host_is_an_agent_and_was_scanned(installation: Installation) -> None:
     with httpx.Client(base_url=installation.url, headers={"Authorization": f"Bearer {token_of(installation)}"}) as api:
         agents = api.get("/api/v1/agents").json()["agents"]
-        scans = api.get("/api/v1/commands", params={"command_type": "scan_updates"}).json()["commands"]
+        scans = api.get("/api/v1/commands", params={"command_type": "scan_updates", "limit": 500}).json()["commands"]
     assert len(agents) == 1
     assert {one["agent_id"] for one in scans} == {agents[0]["id"]}
     assert scans[-1]["status"] in {"completed", "failed"}, "the first of them has ended before up did"
