@@ -60,6 +60,15 @@ class Settings(pydantic_settings.BaseSettings):
     login_tries: int = pydantic.Field(10, ge=1, description="log-ins per address and per user name in five minutes")
     enrolment_tries: int = pydantic.Field(60, ge=1, description="enrolments per address in five minutes")
     session_hours: int = pydantic.Field(12, ge=1, le=720, description="how long a log-in lasts")
+    log_origin: str = pydantic.Field(
+        "", description="the log's name in its checkpoints; given once, and kept by the database"
+    )
+    log_key: str = pydantic.Field(
+        "", repr=False, description="the log's private key (32 bytes in base64); empty: a file"
+    )
+    log_public: bool = pydantic.Field(
+        False, description="serve the log's checkpoints, tiles and entries to whoever asks"
+    )
     docs: bool = pydantic.Field(True, description="serve /api/docs and /api/openapi.json to whoever is logged in")
     log_level: str = pydantic.Field("info", pattern="^(debug|info|warning|error)$")
     replica: str = pydantic.Field(
@@ -89,6 +98,16 @@ class Settings(pydantic_settings.BaseSettings):
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """What the log is called if nobody named it: where it is served, without the scheme (C2SP tlog-tiles, "Parameters")."""
+        return self.log_origin or self.url.partition("://")[2] + "/log"
+
+    @property
+    def log_folder(self) -> Path:
+        """The log's key, and the newest checkpoint that this server knows."""
+        return self.folder / "log-key"
 
     @property
     def folder(self) -> Path:

@@ -99,9 +99,13 @@ sys.stdin.read()
 
 
 def test_no_more_numbers_are_given_than_two_for_each_worker(tmp_path: Path) -> None:
-    with lock_now(tmp_path / "run" / "worker-1.lock"), lock_now(tmp_path / "run" / "worker-2.lock"):
-        with pytest.raises(ProcessError, match="taken"):
-            server._take_number(Place(tmp_path), 1)
+    run = tmp_path / "run"
+    with (
+        lock_now(run / "worker-1.lock"),
+        lock_now(run / "worker-2.lock"),
+        pytest.raises(ProcessError, match="taken"),
+    ):
+        server._take_number(Place(tmp_path), 1)
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:

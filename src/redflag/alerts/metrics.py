@@ -38,6 +38,10 @@ FAULT_METRICS = {
         "redflag_audit_writes_refused",
         "Records that could not be written, and their changes with them; should be 0",
     ),
+    "log_stopped": (
+        "redflag_audit_log_stops",
+        "Times that the log of the audit trail could not go on; should be 0",
+    ),
 }
 # Counting all records takes long in a large history, and a scrape more or less old does no harm
 RECORDS_SECONDS = 15.0

@@ -1,4 +1,4 @@
-"""The two alerts of the seed, in one place: the file for Prometheus and `redflag doctor` are held against it by a test.
+"""The alerts, the seed's two first, in one place: the file for Prometheus and `redflag doctor` are held against it by a test.
 
 - more than 3 failed sweeps in 5 minutes: the timeout service fails
 - any constraint violation: critical
@@ -53,6 +53,15 @@ RULES = (
         "critical",
         "An audit record was refused, and the change with it",
         "See the server's log for the table and the reason",
+    ),
+    Rule(
+        "RedFlagLogStopped",
+        "log_stopped",
+        0,
+        datetime.timedelta(minutes=5),
+        "critical",
+        "The log of the audit trail does not go on",
+        "The database was rolled back or changed, or the log's key is another. See the server's log, and run `redflag audit fsck`",
     ),
 )
 

@@ -6,6 +6,7 @@ Whatever is found is replaced by `[redacted]`, and cannot be had back. The built
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -48,6 +49,10 @@ PATTERNS: dict[str, tuple[str, str]] = {
 # A value under such a name is a secret whatever it looks like
 SECRET_KEY = re.compile(rf"(?i)(?:^|[_.-])(?:{_NAMES})s?$")
 _DEPTH = 32
+# Longer than the longest secret that a pattern finds
+MARGIN = 24 * 1024
+# Output larger than this is searched in a thread
+BESIDE = 64 * 1024
 
 _active: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement) for pattern, replacement in PATTERNS.values()
@@ -109,3 +114,14 @@ def cut(value: str, limit: int) -> tuple[str, int]:
     half = limit // 2
     head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
     return f"{head}\n[… {len(data) - 2 * half} of {len(data)} bytes cut …]\n{tail}", len(data)
+
+
+async def output(value: str, limit: int) -> tuple[str, int]:
+    """Output as it is stored: cut, without secrets. Returns it and how many bytes it had.
+
+    What is long is cut before it is searched, with a margin wider than any secret, so that a secret at the edge is found
+    whole; and it is searched beside the event loop, which has agents to answer meanwhile.
+    """
+    rough, size = cut(value, limit + 2 * MARGIN)
+    clean = text(rough) if size <= BESIDE else await asyncio.to_thread(text, rough)
+    return cut(clean, limit)[0], size

@@ -23,7 +23,7 @@ from redflag.cli.place import place
 from redflag.database import migrate, pool
 from redflag.database.embedded import EmbeddedDatabase
 from redflag.database.version import OLDEST_VERSION
-from redflag.errors import DatabaseUnreachable, SettingsError
+from redflag.errors import DatabaseUnreachable, EmbeddedDatabaseError, SettingsError
 from redflag.settings import Settings
 
 T = TypeVar("T")
@@ -137,11 +137,20 @@ def start(settings: Settings, *, make: bool) -> bool:
         raise DatabaseUnreachable(f"There is no database in {database.folder} yet", "Make it with `redflag up`")
     with progress("Starting the database"):
         if make:
-            database.init()
+            _make(settings, database)
         database.start()
         if make:
             database.create_roles()
     return True
+
+
+def _make(settings: Settings, database: EmbeddedDatabase) -> None:
+    try:
+        database.init()
+    except EmbeddedDatabaseError:
+        if not place(settings).let_pass():
+            raise
+        database.init()
 
 
 def require_running(settings: Settings) -> None:

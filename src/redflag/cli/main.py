@@ -25,6 +25,7 @@ from redflag.cli import (
     doctor,
     env,
     history,
+    imports,
     output,
     server,
     service,
@@ -57,6 +58,7 @@ app.command(rich_help_panel=RUNNING)(server.server)
 app.command(rich_help_panel=RUNNING)(backup.backup)
 app.command(rich_help_panel=RUNNING)(backup.restore)
 app.add_typer(db.app, name="db", rich_help_panel=RUNNING)
+app.add_typer(imports.app, name="import", rich_help_panel=RUNNING)
 app.add_typer(service.app, name="service", rich_help_panel=RUNNING)
 
 FLEET = "The fleet"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,15 +29,16 @@ class Place:
 
     root: Path
 
-    def make(self) -> None:
-        """Makes the folder if it is missing, closed to others. Made by root it may be passed through, though not listed.
+    def let_pass(self) -> bool:
+        """Lets others pass through the folder, though not look around in it; True when they could not before.
 
         Where the machine allows root no user namespace, PostgreSQL runs as a user of its own, who must reach its folder.
         """
-        if not self.root.is_dir():
-            make_private_folder(self.root)
-            if os.geteuid() == 0:
-                self.root.chmod(0o711)
+        mode = stat.S_IMODE(self.root.stat().st_mode)
+        if os.geteuid() != 0 or mode & 0o011 == 0o011:
+            return False
+        self.root.chmod(mode | 0o011)
+        return True
 
     @property
     def database(self) -> Path:

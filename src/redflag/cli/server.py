@@ -65,7 +65,7 @@ def server(
     folder = place(here)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    folder.make()
+    make_private_folder(folder.root)
     with lock_now(folder.run / "server.lock", LOCK_PATIENCE_SECONDS) as held:
         if not held:
             raise Conflict(f"A server runs on {folder.root} already", "Use it, or stop it first: `redflag down`")

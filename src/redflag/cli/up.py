@@ -24,7 +24,7 @@ from redflag.cli.processes import program, server_environment
 from redflag.cli.server import GRACE_SECONDS, listen
 from redflag.errors import Conflict, ProcessError
 from redflag.settings import Settings, settings
-from redflag.supervisor import Stopped, exclusive_lock
+from redflag.supervisor import Stopped, exclusive_lock, make_private_folder
 
 START_SECONDS = 60.0
 SCAN_SECONDS = 180.0
@@ -40,7 +40,7 @@ def up(
     """Start everything: database, server, and an agent for this host. Safe to run again."""
     here = settings()
     folder = place(here)
-    folder.make()
+    make_private_folder(folder.root)
     with exclusive_lock(folder.run / "up.lock"):
         running = folder.server_runs()
         if running:
@@ -224,10 +224,9 @@ def _wait_for_scan(api: Client, folder: Place, command: str) -> str:
 
 
 def _show_running(here: Settings, folder: Place, made: access.Made, scanned: str, *, already: bool) -> None:
-    output.say(
-        f"RedFlag {redflag.__version__} {'runs already' if already else 'runs'} at {client.own_url(here, folder)}",
-        style="bold green",
-    )
+    local, does = client.own_url(here, folder), "runs already" if already else "runs"
+    where = f"{here.url} (on this machine {local})" if here.public_url else local
+    output.say(f"RedFlag {redflag.__version__} {does} at {where}", style="bold green")
     if scanned:
         output.say(scanned)
     _show_secrets(folder, made)

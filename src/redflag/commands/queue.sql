@@ -16,8 +16,8 @@ WITH asking AS (
   FROM asking a CROSS JOIN LATERAL (
     SELECT id FROM agent_commands
     WHERE agent_id = a.agent_id AND next_deadline_at > now()
-      AND (status = 'pending'
-           OR (status = 'sent' AND a.protocol > 0 AND acknowledges AND acknowledged_at IS NULL AND NOT id = ANY (:held::uuid[])))
+      AND (status = 'pending' OR (status = 'sent' AND a.protocol > 0 AND deadline_kind = 'start'))
+      AND NOT id = ANY (:held::uuid[])
     ORDER BY created_at, id LIMIT 10
     FOR UPDATE SKIP LOCKED
   ) c

@@ -57,8 +57,8 @@ async def report(
 ) -> Outcome:
     """Takes a report, in one statement. Raises NotFound for a command that is not this agent's, Conflict for one never handed out."""
     status, result = outcome_of(told.result)
-    stdout, stdout_bytes = redaction.cut(redaction.text(told.stdout), max_output)
-    stderr, stderr_bytes = redaction.cut(redaction.text(told.stderr), max_output)
+    stdout, stdout_bytes = await redaction.output(told.stdout, max_output)
+    stderr, stderr_bytes = await redaction.output(told.stderr, max_output)
     metadata = redaction.clean(told.metadata)
     if told.result not in {result, status}:
         metadata["reported_result"] = redaction.text(told.result)[:200]

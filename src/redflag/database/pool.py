@@ -29,6 +29,9 @@ class Connection(asyncpg.Connection):
         except asyncpg.PostgresError as error:
             faults.examine(error)
             raise
+        except asyncpg.InternalClientError as error:
+            # What asyncpg says when the server dies between two of its messages: the connection is gone, like any other
+            raise asyncpg.ConnectionDoesNotExistError(f"the connection was lost: {error}") from error
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         return await self._examined(super().execute(*args, **kwargs))

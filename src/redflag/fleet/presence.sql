@@ -13,7 +13,7 @@ WITH lazily AS MATERIALIZED (
 )
 SELECT noted.agent_id, noted.rapid_until, EXISTS (
     SELECT FROM agent_commands c WHERE c.agent_id = noted.agent_id AND c.next_deadline_at > now()
-      AND (c.status = 'pending' OR (c.status = 'sent' AND asking.protocol > 0 AND c.acknowledges AND c.acknowledged_at IS NULL))
+      AND (c.status = 'pending' OR (c.status = 'sent' AND asking.protocol > 0 AND c.deadline_kind = 'start'))
   ) AS waiting
 FROM noted JOIN asking USING (agent_id);
 
@@ -24,7 +24,7 @@ UPDATE agent_presence SET rapid_until = now() + :minutes * interval '1 minute' W
 -- name: waiting
 -- Which of the agents whose calls are held have something to fetch, or hold something that has ended.
 SELECT agent_id FROM agent_commands
-WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at > now() AND status = 'pending'
+WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at > now() AND status = 'pending' AND NOT id = ANY (:held::uuid[])
 UNION
 SELECT agent_id FROM agent_commands
 WHERE id = ANY (:held::uuid[]) AND next_deadline_at IS NULL;

@@ -18,7 +18,7 @@ FROM staged_registration_tokens WHERE fate IS NULL ORDER BY created_at, id;
 -- name: suspects_registration_tokens
 -- Labels that may hold a secret.
 SELECT id, told FROM (SELECT id, jsonb_build_object('label', label, 'created_by', created_by) AS told FROM staged_registration_tokens) AS one
-WHERE told::text COLLATE "C" ~* :suspicious;
+WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious);
 
 -- name: clean_registration_tokens
 -- Without the secrets.

@@ -1,7 +1,7 @@
 -- name: suspects_agent_commands
 -- Commands that may hold a secret, or more output than is kept.
 SELECT id, told FROM (SELECT id, jsonb_build_object('params', params, 'result', result) AS told FROM staged_agent_commands) AS one
-WHERE told::text COLLATE "C" ~* :suspicious OR octet_length(told::text) > :longest;
+WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious) OR octet_length(told::text) > :longest;
 
 -- name: clean_agent_commands
 -- Without the secrets.
@@ -93,3 +93,7 @@ WHERE s.fate IS NULL AND s.status = 'timed_out' AND NOT EXISTS (
   WHERE l.agent_id = s.agent_id AND l.action = s.command_type AND l.result = 'timed_out'
     AND abs(extract(epoch FROM l.executed_at AT TIME ZONE :zone - s.ended_at)) < 300)
 ORDER BY s.ended_at, s.id;
+
+-- name: count_expired
+-- How many were live in RedFlag, and past their policy here.
+SELECT count(*) FROM staged_agent_commands WHERE fate IS NULL AND becomes = 'timed_out' AND status IN ('pending', 'sent', 'running');

@@ -56,7 +56,7 @@ FROM staged_refresh_tokens WHERE fate IS NULL;
 -- Agents that may hold a secret.
 SELECT id, told FROM (
   SELECT id, jsonb_build_object('hostname', hostname, 'os_version', os_version, 'metadata', metadata) AS told FROM staged_agents
-) AS one WHERE told::text COLLATE "C" ~* :suspicious;
+) AS one WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious);
 
 -- name: clean_agents
 -- Without the secrets.

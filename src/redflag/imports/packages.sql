@@ -2,7 +2,7 @@
 -- Packages that may hold a secret.
 SELECT id, told FROM (
   SELECT id, jsonb_build_object('repository_source', repository_source, 'metadata', metadata) AS told FROM staged_current_package_state
-) AS one WHERE told::text COLLATE "C" ~* :suspicious;
+) AS one WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious);
 
 -- name: clean_current_package_state
 -- Without the secrets.
@@ -14,7 +14,7 @@ FROM unnest(:ids::uuid[], :told::jsonb[]) AS c (id, told) WHERE s.id = c.id;
 SELECT id, told FROM (
   SELECT id, jsonb_build_object('repository_source', repository_source, 'description', description, 'error_message', error_message,
     'metadata', metadata) AS told FROM staged_update_packages
-) AS one WHERE told::text COLLATE "C" ~* :suspicious;
+) AS one WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious);
 
 -- name: clean_update_packages
 -- Without the secrets.
@@ -26,7 +26,7 @@ FROM unnest(:ids::uuid[], :told::jsonb[]) AS c (id, told) WHERE s.id = c.id;
 -- Versions that may hold a secret in their reason.
 SELECT id, told FROM (
   SELECT id, jsonb_build_object('failure_reason', failure_reason, 'metadata', metadata) AS told FROM staged_update_version_history
-) AS one WHERE told::text COLLATE "C" ~* :suspicious;
+) AS one WHERE lower(told::text COLLATE "C") LIKE ANY (:suspicious);
 
 -- name: clean_update_version_history
 -- Without the secrets.

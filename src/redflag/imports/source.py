@@ -110,23 +110,15 @@ async def examine(connection: Any) -> dict[str, int]:
     for row in await sql.columns.all(connection, tables=list(COLUMNS)):
         found.setdefault(row["table_name"], {})[row["column_name"]] = row["type"]
     for table, wanted in COLUMNS.items():
-        if table not in found:
-            if table not in OPTIONAL:
-                raise _refused(f"it has no table {table}")
-            continue
-        for column, kind in wanted.items():
-            has = found[table].get(column)
-            if has is None:
-                raise _refused(f"its table {table} has no column {column}")
-            if has != kind:
-                raise _refused(f"its column {table}.{column} is {has}, not {kind}")
-    counts = dict(await sql.counts.one(connection)) if found.keys() >= COLUMNS.keys() else {}
-    return counts or {table: await _count(connection, table) for table in found}
-
-
-async def _count(connection: Any, table: str) -> int:
-    counted: int = await getattr(sql, f"count_{table}").value(connection)
-    return counted
+        if table not in found and table not in OPTIONAL:
+            raise _refused(f"it has no table {table}")
+        if missing := [column for column in wanted if table in found and column not in found[table]]:
+            raise _refused(f"its table {table} has no column {missing[0]}")
+    for table, kinds in found.items():
+        for column, kind in COLUMNS[table].items():
+            if kinds[column] != kind:
+                raise _refused(f"its column {table}.{column} is {kinds[column]}, not {kind}")
+    return {table: await getattr(sql, f"count_{table}").value(connection) for table in COLUMNS if table in found}
 
 
 def _refused(why: str) -> InvalidInput:

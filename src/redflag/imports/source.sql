@@ -9,10 +9,6 @@ FROM unnest(:tables::text[]) AS t (name)
 -- What it is called.
 SELECT current_database();
 
--- name: zone_is_known
--- Whether this is a time zone.
-SELECT EXISTS (SELECT FROM pg_timezone_names WHERE lower(name) = lower(:zone)) OR :zone ~ '^[+-]?\d{1,2}(:\d\d)?$';
-
 -- name: count_agents
 -- How many there are.
 SELECT count(*) FROM agents;
@@ -102,8 +98,7 @@ FROM agent_commands ORDER BY created_at, id;
 -- The whole history in the order of time, which is the order that the indexes here grow in; and of each whether it may hold a
 -- secret, or is longer than what is kept, and has to be looked at.
 SELECT id, agent_id, update_package_id, action::text, result::text, stdout, stderr, exit_code, duration_seconds, executed_at,
-  coalesce(stdout COLLATE "C" ~* :suspicious::text, false) OR coalesce(stderr COLLATE "C" ~* :suspicious::text, false)
-    OR action COLLATE "C" ~* :suspicious::text
+  lower(concat_ws(' ', action, stdout, stderr) COLLATE "C") LIKE ANY (:suspicious::text[])
     OR greatest(octet_length(stdout), octet_length(stderr)) > :longest::bigint
 FROM update_logs ORDER BY executed_at;
 

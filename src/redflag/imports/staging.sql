@@ -28,6 +28,12 @@ CREATE TEMP TABLE staged_update_version_history (id uuid, agent_id uuid, package
 CREATE TEMP TABLE staged_update_events (id uuid, agent_id uuid, package_type text, package_name text, version_from text, version_to text,
   severity text, event_type text, created_at timestamptz, fate text) ON COMMIT DROP;
 
+-- name: columns_before_fate
+-- The columns of a staging table that are read, in order.
+SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+WHERE attrelid = to_regclass('pg_temp.' || :table) AND attnum > 0
+  AND attnum < (SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass('pg_temp.' || :table) AND attname = 'fate');
+
 -- name: analyze
 -- So that what follows is planned for what is there.
 ANALYZE staged_agents, staged_agent_tags, staged_refresh_tokens, staged_registration_tokens, staged_registration_token_usage, staged_users,
@@ -44,6 +50,10 @@ SELECT set_config('redflag.importing', 'on', true), set_config('redflag.imported
 -- Whether this role owns the tables, or is a member of who does, and is not the server's.
 SELECT pg_has_role(session_user, relowner, 'MEMBER') AND session_user IS DISTINCT FROM redflag_server_role()
 FROM pg_class WHERE oid = 'update_logs'::regclass;
+
+-- name: zone_is_known
+-- Whether this is a time zone.
+SELECT EXISTS (SELECT FROM pg_timezone_names WHERE lower(name) = lower(:zone)) OR :zone ~ '^[+-]?\d{1,2}(:\d\d)?$';
 
 -- name: lock
 -- One import at a time.

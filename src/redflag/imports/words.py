@@ -7,6 +7,8 @@ another word is kept verbatim in the record's metadata or the update's reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from redflag.access.roles import Role
 from redflag.commands.states import REPORTED, Result
 from redflag.commands.states import Status as CommandStatus
@@ -55,6 +57,6 @@ ROLES: dict[str, Role] = {"admin": Role.ADMIN, "user": Role.OPERATOR, "readonly"
 }
 
 
-def columns(table: dict[str, str]) -> tuple[list[str], list[str]]:
+def columns(table: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """A table of words as two arrays for a statement: theirs, and ours."""
     return list(table), [str(ours) for ours in table.values()]

@@ -36,6 +36,8 @@ LATENESS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 5, 60, 3600)
 # An idle replica says that it is alive this often
 HEARTBEAT_SECONDS = 5.0
 FAILURE_PAUSE_SECONDS = 1.0
+# What a database that goes away does to a statement; asyncpg says InternalClientError when it goes between two of them
+TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
 @dataclass
@@ -80,13 +82,14 @@ class Sweeper:
         return actors.service("timeout", self.replica)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Sweeps until `stop` is set. Never raises for what the database does: that is counted and tried again."""
+        """Sweeps until `stop` is set. Never raises: what fails is counted, logged, and tried again."""
         await self._say_started()
         while not stop.is_set():
             pause = self.interval * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that replicas do not step together
             try:
                 await self.sweep()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it was: a sweeper that ends here would leave commands live for ever, and nobody would know
                 self._failed(error)
                 pause = FAILURE_PAUSE_SECONDS
             await _wait(stop, pause)
@@ -193,7 +196,7 @@ class Sweeper:
                     action="timeout_service_started",
                     message="the timeout service started",
                 )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except TROUBLE as error:
             self._failed(error)
 
     async def _say_stopped(self) -> None:
@@ -213,7 +216,7 @@ class Sweeper:
                     action="timeout_service_stopped",
                     message="the timeout service stopped",
                 )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except TROUBLE as error:
             log.error("could not record that the timeout service stopped: %s", error)
 
 

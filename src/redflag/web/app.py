@@ -18,24 +18,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import redflag
 from redflag.access.principals import Authenticator
-from redflag.audit import redaction
+from redflag.audit import redaction, sequencer
+from redflag.audit.checkpoint import Signer, load_key
+from redflag.audit.sequencer import Memory
 from redflag.database import migrate, pool
 from redflag.errors import TooLarge
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.holds import Holds
 from redflag.settings import Settings
+from redflag.supervisor import make_private_folder
 from redflag.timeouts.sweeper import Sweeper
-from redflag.web import background, problems
+from redflag.web import background, log_routes, problems
 from redflag.web.agent import downloads
 from redflag.web.agent.routes import routes as agent_routes
-from redflag.web.api import agents, auth, commands, health, history, policies, tokens, updates, users
+from redflag.web.api import agents, audit, auth, commands, health, history, policies, tokens, updates, users
 from redflag.web.context import Context
 from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
 
 # history before commands: both begin with /api/v1/commands/, and a command's id would match the word
-ROOMS = (auth, agents, history, commands, updates, policies, tokens, users, health)
+ROOMS = (auth, agents, history, commands, updates, policies, tokens, users, audit, log_routes, health)
 
 
 def make_app(settings: Settings, database_url: str) -> ASGIApp:
@@ -47,6 +50,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         connections = await pool.open_pool(database_url, size=settings.database_pool)
         async with connections.acquire() as connection:
             await migrate.require_current(connection)
+            signer, memory = await _open_log(connection, settings)
         context = Context(
             settings,
             connections,
@@ -60,6 +64,8 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
                 gap=settings.sweep_gap,
                 grace=settings.sweep_grace,
             ),
+            signer,
+            memory,
         )
         app.state.context = context
         admin.state.context = context
@@ -78,6 +84,15 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
     admin = make_admin(docs=settings.docs)
     app = Starlette(routes=[*agent_routes, *downloads.routes, Mount("/", app=admin)], lifespan=lifespan)
     return BodyLimit(SecurityHeaders(app), settings.max_body)
+
+
+async def _open_log(connection: Any, settings: Settings) -> tuple[Signer, Memory]:
+    """The log's key under the name that the log has, and what this server remembers of it."""
+    make_private_folder(settings.log_folder)
+    state = await sequencer.sql.state.one(connection)
+    origin = settings.log_origin or state["origin"] or settings.origin
+    signer = load_key(origin, settings.log_folder / "key", settings.log_key)
+    return signer, Memory(settings.log_folder / "newest-checkpoint", signer)
 
 
 def _release_at_signals(holds: Holds) -> None:

@@ -14,13 +14,17 @@ import asyncpg
 
 from redflag.access import agent_tokens, rate, sessions
 from redflag.alerts import faults, rules
-from redflag.audit import events
+from redflag.audit import events, sequencer
 from redflag.commands import history
+from redflag.database import faults as faults_met
+from redflag.errors import Conflict
 from redflag.web.context import Context
 
 log = logging.getLogger("redflag.background")
 
 FAULTS_SECONDS = 1.0
+# An event is in a signed checkpoint at most two of these after its commit
+LOG_SECONDS = 0.7
 REFUSALS_SECONDS = 20.0
 PARTITIONS_SECONDS = 6 * 3600.0
 TIDY_SECONDS = 600.0
@@ -34,12 +38,38 @@ async def run(context: Context, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(context.sweeper.run(stop))
         tasks.create_task(context.holds.run(stop))
+        tasks.create_task(_keep_log(context, stop))
         tasks.create_task(_every(FAULTS_SECONDS, _store_faults, context, stop))
         tasks.create_task(_every(REFUSALS_SECONDS, _record_refusals, context, stop))
         tasks.create_task(_every(PARTITIONS_SECONDS, _make_partitions, context, stop))
         tasks.create_task(_every(TIDY_SECONDS, _tidy, context, stop))
     async with context.pool.acquire() as connection:
         await _store_faults(connection, context)
+
+
+async def _keep_log(context: Context, stop: asyncio.Event) -> None:
+    """Gives records their positions, hashes them into the tree, and signs its head every second or so. Any replica does it."""
+    said = ""
+    while not stop.is_set():
+        busy = False
+        try:
+            async with context.pool.acquire() as connection:
+                busy = await sequencer.sequence(connection) == sequencer.BATCH
+                await sequencer.integrate(connection)
+                if not busy:
+                    await sequencer.publish(connection, context.signer, context.memory)
+                said = ""
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, Conflict) as error:
+            # Said once, not every second, for as long as it is the same
+            if str(error) != said:
+                said = str(error)
+                log.critical("the log does not go on: %s", said)
+                faults_met.note("log_stopped", said)
+        if not busy:
+            try:
+                await asyncio.wait_for(stop.wait(), LOG_SECONDS)
+            except TimeoutError:
+                continue
 
 
 async def _every(seconds: float, work: Work, context: Context, stop: asyncio.Event) -> None:

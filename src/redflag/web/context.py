@@ -9,6 +9,8 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from redflag.access.principals import Authenticator
+from redflag.audit.checkpoint import Signer
+from redflag.audit.sequencer import Memory
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.holds import Holds
 from redflag.settings import Settings
@@ -25,6 +27,8 @@ class Context:
     check_ins: CheckIns
     holds: Holds
     sweeper: Sweeper
+    signer: Signer
+    memory: Memory
 
 
 def context(request: HTTPConnection) -> Context:

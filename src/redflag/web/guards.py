@@ -51,7 +51,7 @@ def allow(permission: Permission, *, while_password_is_temporary: bool = False) 
     """The default of a route's `caller`: lets in whoever has the permission, and tells who that is."""
 
     async def guard(request: Request) -> Caller:
-        return await _let_in(request, permission, while_password_is_temporary)
+        return await let_in(request, permission, while_password_is_temporary=while_password_is_temporary)
 
     guard.permission = permission  # type: ignore[attr-defined]
     return Depends(guard)
@@ -82,7 +82,8 @@ def bearer(request: Request) -> str:
     return token.strip()
 
 
-async def _let_in(request: Request, permission: Permission, while_password_is_temporary: bool) -> Caller:
+async def let_in(request: Request, permission: Permission, *, while_password_is_temporary: bool = False) -> Caller:
+    """The caller, if the token is one and may do this. Raises NotAuthenticated or NotPermitted, and records it."""
     here = context(request)
     where = address(request)
     asked = f"{request.method} {request.scope['route'].path}"

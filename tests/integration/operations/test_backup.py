@@ -19,12 +19,13 @@ from redflag.database.embedded import EmbeddedDatabase
 from .conftest import Installation
 
 TABLES = "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1"
+# Parentheses are left out of constraints: PostgreSQL writes BETWEEN with others once it was restored.
 # Every trigger with its state, every function, constraint, index, partition and right
 SHAPES = """SELECT * FROM (
   SELECT 'trigger', tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger WHERE tgname !~ '^RI_'
   UNION ALL SELECT 'function', p.oid::regprocedure::text, md5(pg_get_functiondef(p.oid)), prosecdef::text FROM pg_proc p
     WHERE pronamespace = 'public'::regnamespace
-  UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+  UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, translate(pg_get_constraintdef(oid), '()', '') FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace
   UNION ALL SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
   UNION ALL SELECT 'partition', inhparent::regclass::text, inhrelid::regclass::text, pg_get_expr(relpartbound, c.oid)

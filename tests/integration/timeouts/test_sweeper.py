@@ -276,6 +276,28 @@ async def test_a_sweep_that_cannot_record_ends_nothing_is_counted_and_tried_agai
     assert row["stopped_at"] is not None
 
 
+async def test_a_sweeper_whose_connections_are_cut_again_and_again_goes_on(
+    alone: tuple[Any, Any], superuser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, connections = alone
+    monkeypatch.setattr(room, "FAILURE_PAUSE_SECONDS", 0.01)
+    agent_id = await make_agent(owner)
+    sweeper, stop = Sweeper(connections, "cut", interval=0.001), asyncio.Event()
+    running = asyncio.create_task(sweeper.run(stop))
+    commands = []
+    for _ in range(30):
+        commands.append(await make_command(owner, agent_id, Status.SENT, sent=3 * HOUR))
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'sweeping' AND usename = 'redflag_server'"
+        )
+    await until(owner, "SELECT bool_and(status = 'timed_out') FROM agent_commands WHERE id = ANY ($1)", commands)
+    await until(owner, "SELECT failures > 0 FROM timeout_service WHERE replica = 'cut'")
+    assert not running.done()
+    stop.set()
+    await running
+    assert await replay(owner, commands) == []
+
+
 async def test_the_service_acts_by_itself_and_says_when_it_starts_and_stops(alone: tuple[Any, Any]) -> None:
     owner, connections = alone
     agent_id = await make_agent(owner)

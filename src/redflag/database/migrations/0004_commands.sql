@@ -315,7 +315,7 @@ CREATE TABLE sweep_gaps (
 -- What went wrong in the server itself: failed sweeps, refused records, violated constraints of its own connections.
 CREATE TABLE service_faults (
   id          bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  kind        text        NOT NULL CHECK (kind IN ('sweep_failed', 'constraint_violation', 'audit_write_refused')),
+  kind        text        NOT NULL CHECK (kind IN ('sweep_failed', 'constraint_violation', 'audit_write_refused', 'log_stopped')),
   occurred_at timestamptz NOT NULL DEFAULT now(),
   replica     text        NOT NULL,
   detail      text        NOT NULL

@@ -62,7 +62,7 @@ DECLARE
   said   text[] := '{}';
   col    text;
   label  text;
-  importing boolean := redflag_importing();
+  importing boolean := TG_OP = 'INSERT' AND redflag_importing();
 BEGIN
   FOR i IN 1 .. TG_NARGS - 1 LOOP
     col := ltrim(TG_ARGV[i], '!');
@@ -115,7 +115,7 @@ DECLARE
   by_server boolean := session_user = redflag_server_role();
   changed   boolean := TG_OP = 'INSERT';
   forced    boolean := false;
-  importing boolean := redflag_importing();
+  importing boolean := TG_OP = 'INSERT' AND redflag_importing();
   legal     boolean;
   base      timestamptz;
 BEGIN

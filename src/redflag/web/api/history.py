@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from redflag.access.roles import Permission
-from redflag.audit import events
+from redflag.audit import events, sequencer
 from redflag.commands import history
 from redflag.commands.states import Kind, Result
 from redflag.web.api.fields import Cursor, Limit, Text
@@ -56,6 +56,10 @@ async def read_history(
         await events.record_read(
             connection, caller.actor, action="history_read", session=caller.principal.session, query=shown.told()
         )
+        places = await sequencer.sql.positions.all(connection, records=[event["id"] for event in page.events])
+    positions = {place["record_id"]: place["position"] for place in places}
+    for event in page.events:
+        event["position"] = positions.get(event["id"])
     return {"events": page.events, "next_cursor": page.next_cursor}
 
 

@@ -1,0 +1,65 @@
+"""Proofs: that a record stands in the log, in a form that anybody can check without us (C2SP tlog-proof).
+
+The file's extra data holds the record's leaf, and the values that the leaf commits to with their salts, so that who gets it
+sees what the record says and can check that this is what was logged. A value that was erased is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from redflag.audit import canonical, sequencer, tree
+from redflag.database import queries
+from redflag.errors import Conflict, NotFound
+
+sql = queries.load(__file__, "proofs.sql")
+
+HEADER = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A record's place in the log: its position, leaf, the siblings on the way to the root, and the checkpoint's note."""
+
+    position: int
+    leaf: bytes
+    hashes: list[bytes]
+    checkpoint: str
+    values: dict[str, Any]
+    salts: dict[str, str]
+
+    def text(self) -> str:
+        """The proof file (tlog-proof, "Format")."""
+        extra = canonical.encode({"leaf": self.leaf.decode(), "salts": self.salts, "values": self.values})
+        lines = [HEADER, f"extra {base64.b64encode(extra).decode()}", f"index {self.position}"]
+        lines += [base64.b64encode(one).decode() for one in self.hashes]
+        return "\n".join(lines) + "\n\n" + self.checkpoint
+
+
+def disclosed(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a record that its leaf commits to, and their salts: from the root, or what an erasure left of them."""
+    values = canonical.fields(record)
+    if record["salt"] is not None:
+        salts = {name: canonical.salt_of(record["salt"], name) for name in values}
+    else:
+        salts = {name: bytes.fromhex(salt) for name, salt in (record["salts"] or {}).items() if name in values}
+    return {name: values[name] for name in salts}, {
+        name: base64.b64encode(salt).decode() for name, salt in salts.items()
+    }
+
+
+async def of_record(connection: Any, record_id: uuid.UUID) -> Proof:
+    """The proof of a record in the newest checkpoint. Raises NotFound, or Conflict while no checkpoint has it yet."""
+    row = await sql.record.one(connection, record_id=record_id)
+    if row is None:
+        raise NotFound(f"No record {record_id}", "See `redflag history`")
+    newest = await sequencer.sql.newest_checkpoint.one(connection)
+    if row["position"] is None or newest is None or newest["size"] <= row["position"]:
+        raise Conflict(f"Record {record_id} is in no checkpoint yet", "Try again in two seconds")
+    hashes = await tree.inclusion(connection, newest["size"], row["position"])
+    record = sequencer.decoded(row)
+    values, salts = disclosed(record)
+    return Proof(row["position"], row["leaf"], hashes, newest["note"], values, salts)
