@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+import pytest_asyncio
+
 from redflag.database import migrate, pool
 from redflag.database.embedded import EmbeddedDatabase
 
@@ -29,3 +32,39 @@ async def connections(dsn: str, size: int) -> AsyncIterator[Any]:
     opened = await pool.open_pool(dsn, size=size)
     yield opened
     await opened.close()
+
+
+def own_database(name: str) -> tuple[Any, ...]:
+    """Fixtures for a conftest of a folder whose tests have a database of their own:
+
+    migrated, dsn_owner, dsn_server, owner, server, pool = own_database("name")
+    """
+
+    @pytest_asyncio.fixture(scope="session")
+    async def migrated(postgres: EmbeddedDatabase) -> None:
+        await make_database(postgres, name)
+
+    @pytest.fixture(scope="session")
+    def dsn_owner(postgres: EmbeddedDatabase) -> str:
+        return postgres.url("redflag_owner", name)
+
+    @pytest.fixture(scope="session")
+    def dsn_server(postgres: EmbeddedDatabase) -> str:
+        return postgres.url("redflag_server", name)
+
+    @pytest_asyncio.fixture(scope="session")
+    async def owner(migrated: None, dsn_owner: str) -> AsyncIterator[Any]:
+        async for opened in connection(dsn_owner):
+            yield opened
+
+    @pytest_asyncio.fixture(scope="session")
+    async def server(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
+        async for opened in connection(dsn_server):
+            yield opened
+
+    @pytest_asyncio.fixture(scope="session")
+    async def pool(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
+        async for opened in connections(dsn_server, 8):
+            yield opened
+
+    return migrated, dsn_owner, dsn_server, owner, server, pool

@@ -275,8 +275,9 @@ def _members(value: Any, names: Iterable[str], where: str) -> dict[str, Any]:
 # Leaves: what the log says of a record
 
 LEAF_LIMIT = 8 * 1024
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-_TIME = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z").fullmatch
+_UUID_FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_TIME_FORM = r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
+_UUID, _TIME = re.compile(_UUID_FORM).fullmatch, re.compile(_TIME_FORM).fullmatch
 _COMMITTED = frozenset(("actor", "message", "params", "stdout", "stderr", "address", "metadata"))
 _REQUIRED = frozenset(("v", "id", "kind", "actor_kind", "created_at", "executed_at", "result", "commitments"))
 _IDS = ("id", "command_id", "agent_id")
@@ -284,14 +285,26 @@ _TIMES = ("created_at", "executed_at", "sent_at", "completed_at")
 _INTEGERS = ("version", "exit_code", "duration_seconds")
 _TEXTS = ("kind", "actor_kind", "result", "command_type", "action")
 _ALLOWED = frozenset((*_REQUIRED, *_IDS, *_TIMES, *_INTEGERS, *_TEXTS))
-_CHECKS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
-    *((name, lambda value: type(value) is str and _UUID(value), "a UUID in lower case") for name in _IDS),
-    *((name, lambda value: type(value) is str and _TIME(value), "a UTC time with microseconds and Z") for name in _TIMES),
-    *((name, lambda value: type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER, "an integer")
-      for name in _INTEGERS),
-    *((name, lambda value: type(value) is str, "a string") for name in _TEXTS),
-)  # fmt: skip
-_CHECK = {name: (check, expected) for name, check, expected in _CHECKS}
+
+
+def _common_form() -> str:
+    """What nearly all leaves look like, as a regular expression: version 1, canonical, and no string with an escape in it."""
+    hashed = '"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="'
+    forms = {name: f'"{_UUID_FORM}"' for name in _IDS}
+    forms.update((name, f'"{_TIME_FORM}"') for name in _TIMES)
+    forms.update((name, "(?:0|-?[1-9][0-9]{0,14})") for name in _INTEGERS)
+    forms.update((name, r'"[^"\\\x00-\x1f]*"') for name in _TEXTS)
+    members = []
+    for name in sorted(_ALLOWED - {"v", "version"}):
+        if name == "commitments":
+            some = "".join(f'(?:"{one}":{hashed}(?:,(?=")|(?=}})))?' for one in sorted(_COMMITTED))
+            members.append(f'"commitments":{{{some}}},')
+        else:
+            members.append(f'(?:"{name}":(?P<{name}>{forms[name]}),)' + ("" if name in _REQUIRED else "?"))
+    return "{" + "".join(members) + '"v":1(?:,"version":(?P<version>[1-9][0-9]{0,8}))?}'
+
+
+_COMMON = re.compile(_common_form()).fullmatch
 _COMMITMENT = b"redflag/commitment/v1\x00"
 
 Leaf = dict[str, Any]
@@ -300,6 +313,21 @@ Leaf = dict[str, Any]
 def leaf_hash(leaf: bytes) -> bytes:
     """RFC 6962 §2.1: the hash of a leaf."""
     return hashlib.sha256(b"\x00" + leaf).digest()
+
+
+def _check_member(name: str, value: Any, where: str) -> None:
+    expected = None
+    if name in _IDS:
+        expected = None if type(value) is str and _UUID(value) else "a UUID in lower case"
+    elif name in _TIMES:
+        expected = None if type(value) is str and _TIME(value) else "a UTC time with microseconds and Z"
+    elif name in _INTEGERS:
+        right = type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+        expected = None if right else "an integer up to 2^53 - 1"
+    elif name in _TEXTS:
+        expected = None if type(value) is str else "a string"
+    if expected:
+        raise NotVerified(f"the leaf's {name} is malformed", where, value, expected)
 
 
 def read_leaf(data: bytes, where: str) -> Leaf:
@@ -315,9 +343,7 @@ def read_leaf(data: bytes, where: str) -> Leaf:
         raise NotVerified("the leaf has other members than version 1", where,
                           sorted(told.keys() - _ALLOWED), sorted(_REQUIRED - told.keys()))  # fmt: skip
     for name, value in told.items():
-        check = _CHECK.get(name)
-        if check and not check[0](value):
-            raise NotVerified(f"the leaf's {name} is malformed", where, value, check[1])
+        _check_member(name, value, where)
     commitments = told["commitments"]
     if not isinstance(commitments, dict) or not commitments.keys() <= _COMMITTED:
         raise NotVerified("the leaf commits to what no record has", where, commitments, sorted(_COMMITTED))
@@ -330,6 +356,23 @@ def read_leaf(data: bytes, where: str) -> Leaf:
     if told["kind"] == "transition" and not ("command_id" in told and "version" in told):
         raise NotVerified("a transition names no command and version", where)
     return told
+
+
+def glance(data: bytes, position: int) -> Leaf:
+    """What replay needs of a leaf, after the same checks as `read_leaf`: most leaves pass them in one regular expression."""
+    try:
+        found = _COMMON(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        found = None
+    if found is None or len(data) > LEAF_LIMIT:
+        return read_leaf(data, f"position {position}")
+    command, version = found["command_id"], found["version"]
+    leaf = {"id": found["id"][1:-1], "created_at": found["created_at"][1:-1], "kind": found["kind"][1:-1]}
+    if command is not None and version is not None:
+        leaf["command_id"], leaf["version"] = command[1:-1], int(version)
+    elif leaf["kind"] == "transition":
+        return read_leaf(data, f"position {position}")
+    return leaf
 
 
 def commitment(salt: bytes, value: Any) -> str:
@@ -628,7 +671,9 @@ class Key:
             wanted = "the log's (type 01)" if kind == ED25519 else "a witness's (type 04)"
             raise Unreadable(f"the key of {shown(name)} is of type {key.kind:02x}, and {wanted} is expected here")
         if not _is_name(name) or computed != named_id:
-            raise Unreadable(f"the key of {shown(name)} does not agree with itself: its id is {computed}, not {shown(named_id)}")
+            raise Unreadable(
+                f"the key of {shown(name)} does not agree with itself: its id is {computed}, not {shown(named_id)}"
+            )
         point = _decode_point(key.public)
         if point is None or _is_small(point):
             raise Unreadable(f"the key of {shown(name)} is no Ed25519 public key")
@@ -729,7 +774,9 @@ def open_checkpoint(data: bytes, trust: Trust, report: Report, where: str = "che
     root = unbase64(lines[2], f"{where}, root", 32)
     if size == 0 and root != EMPTY_ROOT:
         raise NotVerified("an empty tree has another root", where, root.hex(), EMPTY_ROOT.hex())
-    report.checked.append(f"{where}: signed by {trust.key.name} (key id {trust.key.id.hex()}): {size} entries, root {root.hex()}")
+    report.checked.append(
+        f"{where}: signed by {trust.key.name} (key id {trust.key.id.hex()}): {size} entries, root {root.hex()}"
+    )
     if len(lines) > 3:
         report.not_checked.append(f"{where}: its {len(lines) - 3} extension lines have no meaning here")
     _check_witnesses(note, trust, report, where)
@@ -778,7 +825,7 @@ class _Pile:
         if len(waiting) >= self.WAITING:
             file = self._files[part]
             if file is None:
-                file = self._files[part] = tempfile.TemporaryFile()
+                file = self._files[part] = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the pile)
             file.write(waiting)
             waiting.clear()
 
@@ -852,7 +899,9 @@ class Replay:
                 if this != expected:
                     name = re.sub(r"(.{8})(.{4})(.{4})(.{4})(.{12})", r"\1-\2-\3-\4-\5", command.hex())
                     what = "two records claim one version" if this < expected else "a record of it is missing"
-                    raise NotVerified(f"command {name}: {what}", f"position {at}", f"version {this}", f"version {expected}")
+                    raise NotVerified(
+                        f"command {name}: {what}", f"position {at}", f"version {this}", f"version {expected}"
+                    )
                 version, position = this, at
                 found["transitions"] += 1
         return found
@@ -865,7 +914,9 @@ def _tell_replay(report: Report, found: dict[str, int], whole: bool) -> None:
         f" ({found['transitions']} transitions)"
     )
     if found["late"]:
-        report.not_checked.append(f"why {found['late']} transitions stand before their command's previous one (a clock set back)")
+        report.not_checked.append(
+            f"why {found['late']} transitions stand before their command's previous one (a clock set back)"
+        )
     report.facts.update(commands=found["commands"], transitions=found["transitions"])
 
 
@@ -919,7 +970,10 @@ class Earlier:
             if self.proof is not None:
                 proof, how = self._proof(read_file(self.proof, NOTE_LIMIT), str(self.proof)), f"proof {self.proof}"
             elif self.tiles is not None:
-                proof, how = Tiles(self.tiles, new.size).consistency(old.size), f"computed from the tiles in {self.tiles}"
+                proof, how = (
+                    Tiles(self.tiles, new.size).consistency(old.size),
+                    f"computed from the tiles in {self.tiles}",
+                )
             elif inside is not None:
                 proof, how = self._proof(inside, "consistency"), "the proof that came with it"
         check_consistency(old, new, proof, how, report)
@@ -997,12 +1051,21 @@ def verify_proof(data: bytes, trust: Trust, report: Report, leaf: bytes | None =
 
 EVIDENCE = "redflag evidence/v1"
 MULTIPROOF = "redflag multiproof/v1"
-NEEDED = ("checkpoint", "entries.jsonl", "key", "manifest.json", "manifest.sig", "proof")
+NEEDED = ("checkpoint", "entries.jsonl", "key", "leaves", "manifest.json", "manifest.sig", "proof")
 FILES = 64
 RATIO = 100  # a bundle that unpacks to more than this many times its size is taken for a bomb
 LINE_LIMIT = 32 * 1024 * 1024
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, ValueError, OSError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    ValueError,
+    OSError,
+)
 
 
 class Bundle:
@@ -1077,7 +1140,9 @@ class Bundle:
                     if not line:
                         return
                     if line[-1:] != b"\n":
-                        what = f"a line is longer than {limit} bytes" if len(line) > limit else "the last line is cut off"
+                        what = (
+                            f"a line is longer than {limit} bytes" if len(line) > limit else "the last line is cut off"
+                        )
                         raise NotVerified(what, name)
                     yield line[:-1]
         except _BROKEN as error:
@@ -1107,7 +1172,9 @@ def _read_manifest(bundle: Bundle, trust: Trust, report: Report) -> dict[str, An
     _require_narrow(manifest, "manifest.json")
     manifest = _members(manifest, ("completeness", "files", "filters", "format", "origin", "period"), "manifest.json")
     completeness = _members(
-        manifest["completeness"], ("count", "filtered", "first_position", "last_position"), "manifest.json, completeness"
+        manifest["completeness"],
+        ("count", "filtered", "first_position", "last_position"),
+        "manifest.json, completeness",
     )
     period = _members(manifest["period"], ("since", "until"), "manifest.json, period")
     if manifest["format"] != EVIDENCE or manifest["origin"] != trust.key.name:
@@ -1116,16 +1183,26 @@ def _read_manifest(bundle: Bundle, trust: Trust, report: Report) -> dict[str, An
     if any(not (value is None or (isinstance(value, str) and _TIME(value))) for value in period.values()):
         raise NotVerified("the period is malformed", "manifest.json", period)
     if not isinstance(manifest["filters"], dict) or completeness["filtered"] is not bool(manifest["filters"]):
-        raise NotVerified("filters and completeness disagree", "manifest.json", completeness["filtered"], manifest["filters"])
+        raise NotVerified(
+            "filters and completeness disagree", "manifest.json", completeness["filtered"], manifest["filters"]
+        )
     if not isinstance(manifest["files"], dict):
         raise NotVerified("the files are no object", "manifest.json")
     listed, there = set(manifest["files"]) | {"manifest.json", "manifest.sig"}, set(bundle.files)
     if listed != there or {"manifest.json", "manifest.sig"} & set(manifest["files"]):
-        raise NotVerified("the bundle holds other files than its manifest names", "manifest.json", sorted(there), sorted(listed))
-    for name, digest in sorted(manifest["files"].items()):
+        raise NotVerified(
+            "the bundle holds other files than its manifest names", "manifest.json", sorted(there), sorted(listed)
+        )
+    # The entries last: if they are not what was signed, what was signed says which of them
+    for name, digest in sorted(manifest["files"].items(), key=lambda item: (item[0] == "entries.jsonl", item[0])):
         found = bundle.sha256(name)
         if found != digest:
-            raise NotVerified("the file is not the one that the manifest names: its SHA-256 differs", name, found, digest)
+            if name == "entries.jsonl":
+                for _ in _Entries(bundle, 2**63, None):
+                    pass
+            raise NotVerified(
+                "the file is not the one that the manifest names: its SHA-256 differs", name, found, digest
+            )
     report.checked.append(f"manifest: signed by {trust.key.name}; the SHA-256 of {len(manifest['files'])} files")
     return manifest
 
@@ -1133,8 +1210,9 @@ def _read_manifest(bundle: Bundle, trust: Trust, report: Report) -> dict[str, An
 class _Entries:
     """The entries of a bundle, each checked by itself while they stream by."""
 
-    def __init__(self, bundle: Bundle, checkpoint: Checkpoint, earlier: Checkpoint | None) -> None:
-        self._bundle, self._size, self._earlier = bundle, checkpoint.size, earlier
+    def __init__(self, bundle: Bundle, size: int, earlier: Checkpoint | None) -> None:
+        self._bundle, self._size, self._earlier = bundle, size, earlier
+        self._listed = bundle.lines("leaves", 200)
         self.first: int | None = None
         self.last: int | None = None
         self.gap: tuple[int, int] | None = None
@@ -1157,14 +1235,31 @@ class _Entries:
                 raise NotVerified("the entries are not in order of position", where, position, f"more than {self.last}")
             where = f"position {position}"
             leaf = text.encode()
+            hashed = leaf_hash(leaf)
+            self._require_listed(position, hashed, text)
             record = read_leaf(leaf, where)
             for name in check_disclosed(record, told["salts"], told["values"], where):
                 self.fields.setdefault(name, [0, 0])[0] += 1
             for name in record["commitments"]:
                 self.fields.setdefault(name, [0, 0])[1] += 1
-            hashed = leaf_hash(leaf)
             self._count(position, hashed, record)
             yield position, hashed
+        left = next(self._listed, None)
+        if left is not None:
+            raise NotVerified("an entry was left out", f"position {left.decode('ascii', 'replace').partition(' ')[0]}")
+
+    def _require_listed(self, position: int, hashed: bytes, leaf: str) -> None:
+        line = next(self._listed, b"").decode("ascii", "replace")
+        if line == f"{position} {base64.b64encode(hashed).decode()}":
+            return
+        listed = decimal(line.partition(" ")[0], "leaves") if line else None
+        named = re.search(r'"id":"([0-9a-f-]{36})"', leaf)
+        record = f" of record {named[1]}" if named else ""
+        if listed is not None and listed < position:
+            raise NotVerified("an entry was left out", f"position {listed}", f"position {position}{record}", line)
+        what = "the leaf is not the one that the bundle lists" if listed == position else "an entry was added"
+        says = f"leaf hash {base64.b64encode(hashed).decode()}{record}"
+        raise NotVerified(what, f"position {position}", says, line or "the end")
 
     def _count(self, position: int, hashed: bytes, record: Leaf) -> None:
         if self.first is None:
@@ -1187,7 +1282,9 @@ def _proof_hashes(bundle: Bundle, size: int) -> Iterator[bytes]:
     lines = bundle.lines("proof", 200)
     header, named = next(lines, b""), next(lines, b"")
     if header != MULTIPROOF.encode() or named != f"size {size}".encode():
-        raise NotVerified("the proof is of another format or size", "proof", [header, named], [MULTIPROOF, f"size {size}"])
+        raise NotVerified(
+            "the proof is of another format or size", "proof", [header, named], [MULTIPROOF, f"size {size}"]
+        )
     for line in lines:
         yield unbase64(line.decode("ascii", "replace"), "proof", 32)
 
@@ -1198,7 +1295,7 @@ def verify_bundle(path: Path, trust: Trust, report: Report, earlier: Earlier | N
     try:
         manifest = _read_manifest(bundle, trust, report)
         checkpoint = open_checkpoint(bundle.read("checkpoint"), trust, report)
-        entries = _Entries(bundle, checkpoint, earlier.checkpoint if earlier else None)
+        entries = _Entries(bundle, checkpoint.size, earlier.checkpoint if earlier else None)
         root = root_of_subset(checkpoint.size, iter(entries), _proof_hashes(bundle, checkpoint.size))
         if root != checkpoint.root:
             raise NotVerified(
@@ -1211,7 +1308,9 @@ def verify_bundle(path: Path, trust: Trust, report: Report, earlier: Earlier | N
             _check_earlier(earlier, checkpoint, entries, report,
                            bundle.read("consistency") if "consistency" in bundle.files else None)  # fmt: skip
         if bundle.read("key").strip() != vkey(trust.key).encode():
-            report.not_checked.append("key: the bundle names another key than the one that was given; the one given decided")
+            report.not_checked.append(
+                "key: the bundle names another key than the one that was given; the one given decided"
+            )
         covered = sorted(set(bundle.files) - {*NEEDED, "consistency"})
         if covered:
             report.not_checked.append(
@@ -1225,9 +1324,16 @@ def verify_bundle(path: Path, trust: Trust, report: Report, earlier: Earlier | N
 def _check_completeness(manifest: dict[str, Any], entries: _Entries, report: Report) -> None:
     stated = manifest["completeness"]
     filtered = stated["filtered"]
-    found = {"count": entries.count, "filtered": filtered, "first_position": entries.first, "last_position": entries.last}
+    found = {
+        "count": entries.count,
+        "filtered": filtered,
+        "first_position": entries.first,
+        "last_position": entries.last,
+    }
     if canonical(found) != canonical(stated):
-        raise NotVerified("the bundle is not as complete as its manifest says", "manifest.json, completeness", found, stated)
+        raise NotVerified(
+            "the bundle is not as complete as its manifest says", "manifest.json, completeness", found, stated
+        )
     for name, (shown_count, all_count) in sorted(entries.fields.items()):
         if shown_count:
             report.checked.append(f"{name}: {shown_count} values are the recorded ones")
@@ -1261,16 +1367,16 @@ def stated_period(manifest: dict[str, Any]) -> str:
     return f"{manifest['period']['since'] or 'the beginning'} to {manifest['period']['until'] or 'the end'}"
 
 
-def _check_earlier(
-    earlier: Earlier, new: Checkpoint, entries: _Entries, report: Report, inside: bytes | None
-) -> None:
+def _check_earlier(earlier: Earlier, new: Checkpoint, entries: _Entries, report: Report, inside: bytes | None) -> None:
     old = earlier.checkpoint
     if entries.earlier_root is not None and old.size < new.size:
         # All of the older tree's entries are here and are those of the new tree: its root can simply be computed
         if entries.earlier_root != old.root:
             raise NotVerified(f"the log of {new.size} entries does not begin with the older one of {old.size}", "consistency",
                               f"root {entries.earlier_root.hex()}", f"root {old.root.hex()}")  # fmt: skip
-        report.checked.append(f"the log of {new.size} entries begins with the older one of {old.size} (computed from the entries)")
+        report.checked.append(
+            f"the log of {new.size} entries begins with the older one of {old.size} (computed from the entries)"
+        )
         report.facts["old_size"] = old.size
     else:
         earlier.check(new, report, inside)
@@ -1278,9 +1384,13 @@ def _check_earlier(
         return
     first, last = entries.first, entries.last
     if first is None or last is None or first > old.size or last != new.size - 1 or entries.gap:
-        report.not_checked.append(f"what happened since the older checkpoint: not all of positions {old.size} to {new.size - 1} are here")
+        report.not_checked.append(
+            f"what happened since the older checkpoint: not all of positions {old.size} to {new.size - 1} are here"
+        )
     else:
-        report.checked.append(f"every entry since the older checkpoint is here (positions {old.size} to {new.size - 1})")
+        report.checked.append(
+            f"every entry since the older checkpoint is here (positions {old.size} to {new.size - 1})"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1401,7 +1511,7 @@ def verify_log(
         entries = split_entries(bundle, width, not longer, where)
         levels.add(first, [hashlib.sha256(b"\x00" + entry).digest() for entry in entries])
         for position, entry in enumerate(entries, first):
-            replay.add(position, read_leaf(entry, f"position {position}"))
+            replay.add(position, glance(entry, position))
         progress.at(first + width)
     root = levels.root()
     progress.end()
@@ -1432,8 +1542,16 @@ def vkey(key: Key) -> str:
 
 def shown(value: object, limit: int = 300) -> str:
     """A value as it may be shown on a terminal: short, and without characters that would command it."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else str(value)
-    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii", "replace") for one in text[:limit])
+    text = (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else value
+        if isinstance(value, str)
+        else str(value)
+    )
+    text = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii", "replace") for one in text[:limit]
+    )
     return text + ("…" if len(str(value)) > limit else "")
 
 
@@ -1445,9 +1563,15 @@ def _number(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--key", required=True, metavar="VKEY", help="the log's public key, got by another way than the files")
-    shared.add_argument("--witness", action="append", default=[], metavar="VKEY", help="a witness's public key; may be repeated")
-    shared.add_argument("--quorum", type=_number, metavar="N", help="how many witnesses must have signed (default: all given)")
+    shared.add_argument(
+        "--key", required=True, metavar="VKEY", help="the log's public key, got by another way than the files"
+    )
+    shared.add_argument(
+        "--witness", action="append", default=[], metavar="VKEY", help="a witness's public key; may be repeated"
+    )
+    shared.add_argument(
+        "--quorum", type=_number, metavar="N", help="how many witnesses must have signed (default: all given)"
+    )
     shared.add_argument("--json", action="store_true", help="print the result as JSON")
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0],
                                      epilog="Exit codes: 0 verified, 1 NOT verified, 2 usage or unreadable.")  # fmt: skip
@@ -1467,27 +1591,35 @@ def _parser() -> argparse.ArgumentParser:
     _ways(one)
     one = commands.add_parser("log", parents=[shared], help="a whole downloaded log (tlog-tiles)")
     one.add_argument("file", type=Path, metavar="DIR")
-    one.add_argument("--pruned", type=_number, default=0, metavar="N", help="entries before position N are no longer served")
+    one.add_argument(
+        "--pruned", type=_number, default=0, metavar="N", help="entries before position N are no longer served"
+    )
     one.add_argument("--quiet", action="store_true", help="no progress on stderr")
     _since(one)
     return parser
 
 
 def _since(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since-checkpoint", type=Path, metavar="OLD", help="an older checkpoint that it has to continue")
+    parser.add_argument(
+        "--since-checkpoint", type=Path, metavar="OLD", help="an older checkpoint that it has to continue"
+    )
     _ways(parser)
 
 
 def _ways(parser: argparse.ArgumentParser) -> None:
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--tiles", type=Path, metavar="DIR", help="a downloaded log's directory, to compute consistency from")
+    ways.add_argument(
+        "--tiles", type=Path, metavar="DIR", help="a downloaded log's directory, to compute consistency from"
+    )
     ways.add_argument("--proof", type=Path, metavar="FILE", help="a consistency proof")
 
 
 def _trust(arguments: argparse.Namespace) -> Trust:
     key = Key.parse(arguments.key, ED25519)
     witnesses = tuple(Key.parse(one, COSIGNATURE) for one in arguments.witness)
-    if len({one.public for one in (key, *witnesses)}) <= len(witnesses) or len({one.name for one in witnesses}) < len(witnesses):
+    if len({one.public for one in (key, *witnesses)}) <= len(witnesses) or len({one.name for one in witnesses}) < len(
+        witnesses
+    ):
         raise Unreadable("two of the keys are one and the same, or two witnesses have one name")
     quorum = len(witnesses) if arguments.quorum is None else arguments.quorum
     if quorum > len(witnesses):
@@ -1512,7 +1644,9 @@ def _run(arguments: argparse.Namespace, report: Report) -> None:
     else:
         earlier = None
         if arguments.since_checkpoint is not None:
-            old = open_checkpoint(read_file(arguments.since_checkpoint, NOTE_LIMIT), alone, Report(), "older checkpoint")
+            old = open_checkpoint(
+                read_file(arguments.since_checkpoint, NOTE_LIMIT), alone, Report(), "older checkpoint"
+            )
             earlier = Earlier(old, arguments.proof, arguments.tiles)
         elif arguments.proof or arguments.tiles:
             raise Unreadable("--proof and --tiles say how to check --since-checkpoint, which was not given")
@@ -1561,7 +1695,12 @@ def main(arguments: list[str] | None = None) -> int:
         code, problem = 2, {"what": str(error), "where": None, "says": None, "expected": None}
     except Exception as error:  # whatever a file made this program do: that is never "verified"
         code = 1
-        problem = {"what": f"the verifier itself failed: {type(error).__name__}: {error}", "where": None, "says": None, "expected": None}
+        problem = {
+            "what": f"the verifier itself failed: {type(error).__name__}: {error}",
+            "where": None,
+            "says": None,
+            "expected": None,
+        }
     result = {"verified": code == 0, "exit": code, "command": parsed.command, "checked": report.checked,
               "not_checked": report.not_checked, "facts": report.facts if code == 0 else {}, "problem": problem}  # fmt: skip
     _tell(result, parsed.json)

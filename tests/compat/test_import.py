@@ -17,7 +17,6 @@ import pytest_asyncio
 
 from compat.sources import SHAPE, Moved, checksums, columns_of, definitions, make_source, serving, target
 from redflag.access.sessions import log_in
-from redflag.database import migrate as migrations
 from redflag.database import pool as pools
 from redflag.database.embedded import EmbeddedDatabase
 from redflag.errors import Conflict, DatabaseUnreachable, InvalidInput, NotAuthenticated, NotPermitted
@@ -417,25 +416,3 @@ async def test_by_hand_and_without_an_import_it_is_a_note_as_before(moved: Moved
         assert await owner.fetchval("SELECT kind FROM update_logs WHERE message LIKE 'agent by hand%'") == "change"
     finally:
         await whole.rollback()
-
-
-# Migration 0006 and the functions that it replaces
-
-
-def _function(migration: str, name: str) -> list[str]:
-    text = (migrations.FOLDER / migration).read_text()
-    begin = text.index(f"FUNCTION {name}(")
-    return [line.strip() for line in text[begin : text.index("END $$;", begin)].splitlines()[1:]]
-
-
-def test_the_import_replaces_functions_by_themselves_and_little_more() -> None:
-    origin = {"update_logs_admit": "0001_record.sql", "record_change": "0001_record.sql", "agent_commands_guard": "0004_commands.sql",
-              "agent_commands_record": "0004_commands.sql"}  # fmt: skip
-    gone = {}
-    for name, migration in origin.items():
-        after = _function("0006_import.sql", name)
-        gone[name] = [line for line in _function(migration, name) if line not in after]
-    # What differs is what decision 0009 says; whatever else is changed in one of the older files must be changed here too
-    assert {name: len(lines) for name, lines in gone.items()} == {
-        "update_logs_admit": 2, "record_change": 1, "agent_commands_guard": 3, "agent_commands_record": 6,
-    }, gone  # fmt: skip

@@ -12,7 +12,7 @@ from redflag.database.queries import Queries
 
 FOLDER = Path(redflag.__file__).parent
 # Scripts, not named queries
-SCRIPTS = {"roles.sql", "embedded_roles.sql"}
+SCRIPTS = {"roles.sql", "embedded_roles.sql", "empty_schema.sql"}
 FILES = [
     path for path in sorted(FOLDER.rglob("*.sql")) if path.parent.name != "migrations" and path.name not in SCRIPTS
 ]

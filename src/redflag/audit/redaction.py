@@ -109,11 +109,7 @@ def cut(value: str, limit: int) -> tuple[str, int]:
     The result, with the line that says what is missing, is at most `limit` bytes and some 80 more.
     """
     data = value.encode("utf-8", "replace")
-    if len(data) <= limit:
-        return value, len(data)
-    half = limit // 2
-    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
-    return f"{head}\n[… {len(data) - 2 * half} of {len(data)} bytes cut …]\n{tail}", len(data)
+    return (value, len(data)) if len(data) <= limit else (_joined(data, data, len(data), limit // 2), len(data))
 
 
 async def output(value: str, limit: int) -> tuple[str, int]:
@@ -122,6 +118,17 @@ async def output(value: str, limit: int) -> tuple[str, int]:
     What is long is cut before it is searched, with a margin wider than any secret, so that a secret at the edge is found
     whole; and it is searched beside the event loop, which has agents to answer meanwhile.
     """
-    rough, size = cut(value, limit + 2 * MARGIN)
-    clean = text(rough) if size <= BESIDE else await asyncio.to_thread(text, rough)
-    return cut(clean, limit)[0], size
+    data = value.encode("utf-8", "replace")
+    size, half = len(data), limit // 2
+    if size <= limit:
+        return (text(value) if size <= BESIDE else await asyncio.to_thread(text, value)), size
+    wide = min(half + MARGIN, size // 2)
+    head = await asyncio.to_thread(text, data[:wide].decode("utf-8", "ignore"))
+    tail = await asyncio.to_thread(text, data[-wide:].decode("utf-8", "ignore"))
+    return _joined(head.encode(), tail.encode(), size, half), size
+
+
+def _joined(head: bytes, tail: bytes, size: int, half: int) -> str:
+    """The beginning of one and the end of the other, and how much of `size` is missing between them."""
+    begin, end = head[:half].decode("utf-8", "ignore"), tail[-half:].decode("utf-8", "ignore")
+    return f"{begin}\n[… {size - 2 * half} of {size} bytes cut …]\n{end}"

@@ -252,7 +252,7 @@ def _permissions(here: Settings, folder: Place) -> Check:
         allowed = 0o711 if here.embedded and status.st_uid == 0 else 0o700
         if (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
             open_to_others.append((str(folder.root), mode, 0o700))
-        for below in (folder.root / "keys", folder.agent, folder.database / "passwords"):
+        for below in (here.log_folder, folder.agent, folder.database / "passwords"):
             secret += sorted(below.rglob("*")) if below.is_dir() else []
         for path in [*secret, *folder.root.glob("*.key")]:
             if not path.is_file():

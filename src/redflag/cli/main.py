@@ -18,6 +18,7 @@ import typer
 import redflag
 from redflag.cli import (
     agents,
+    audit,
     backup,
     client,
     commands,
@@ -67,6 +68,7 @@ app.add_typer(commands.app, name="commands", rich_help_panel=FLEET)
 app.command(rich_help_panel=FLEET)(history.history)
 app.add_typer(updates.app, name="updates", rich_help_panel=FLEET)
 app.add_typer(timeouts.app, name="timeouts", rich_help_panel=FLEET)
+app.add_typer(audit.app, name="audit", rich_help_panel=FLEET)
 ACCESS = "Access"
 app.add_typer(tokens.app, name="tokens", rich_help_panel=ACCESS)
 app.add_typer(users.app, name="users", rich_help_panel=ACCESS)

@@ -229,6 +229,9 @@ def _show_running(here: Settings, folder: Place, made: access.Made, scanned: str
     output.say(f"RedFlag {redflag.__version__} {does} at {where}", style="bold green")
     if scanned:
         output.say(scanned)
+    with _own_client(here, folder, folder.read(folder.cli_token)) as api:
+        log = api.get("/api/v1/audit/log")
+    output.say(f"The audit log's key has the fingerprint SHA-256 {log['fingerprint']}")
     _show_secrets(folder, made)
     cli = os.environ.get("REDFLAG_CLI", "redflag")
     output.say("")

@@ -562,7 +562,7 @@ async def test_a_room(room: str, state: str, server: Any, owner: Any, disposable
         await owner.execute(
             """UPDATE agent_commands SET acknowledges = true, deadline_kind = CASE WHEN $2 THEN 'start' ELSE deadline_kind END,
                next_deadline_at = CASE WHEN $3 THEN now() - interval '1 second' ELSE next_deadline_at END WHERE id = $1""",
-            command_id, "not started" in room, "sweep" in room,
+            command_id, "not started" in room or "once more" in room, "sweep" in room,
         )  # fmt: skip
     actor = await enter(room, server, before["agent_id"], command_id)
     after, told = await command(owner, command_id), await records(owner, command_id)

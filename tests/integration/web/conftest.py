@@ -14,50 +14,24 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
-from databases import connection, connections, make_database
+from databases import own_database
 from redflag.access import enrolment, tokens
 from redflag.access.roles import Role
 from redflag.audit import actor as actors
-from redflag.database.embedded import EmbeddedDatabase
 from redflag.settings import Settings
 from redflag.web.app import make_app
 
-DATABASE = "web"
+migrated, dsn_owner, dsn_server, owner, server, pool = own_database("web")
 
 
 @pytest_asyncio.fixture(scope="session")
-async def migrated(postgres: EmbeddedDatabase) -> None:
-    """A database of its own: its server sweeps, and must not sweep the commands of other tests."""
-    await make_database(postgres, DATABASE)
-
-
-@pytest.fixture(scope="session")
-def dsn_server(postgres: EmbeddedDatabase) -> str:
-    """The server's address."""
-    return postgres.url("redflag_server", DATABASE)
-
-
-@pytest_asyncio.fixture(scope="session")
-async def owner(migrated: None, postgres: EmbeddedDatabase) -> AsyncIterator[Any]:
-    """A connection of the owner."""
-    async for opened in connection(postgres.url("redflag_owner", DATABASE)):
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="session")
-async def pool(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
-    """Connections of the server's role."""
-    async for opened in connections(dsn_server, 4):
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="session")
-async def base_url(migrated: None, dsn_server: str) -> AsyncIterator[str]:
+async def base_url(migrated: None, dsn_server: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """A server that runs as long as the tests."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     settings = Settings(
+        var=tmp_path_factory.mktemp("web"),
         port=port,
         replica="tests",
         login_tries=1000,

@@ -25,7 +25,7 @@ CREATE TABLE update_logs (
   stderr           text,
   exit_code        integer,
   duration_seconds integer,
-  salt             bytea       DEFAULT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+  salt             bytea,
   salts            jsonb,
   PRIMARY KEY (id, created_at),
   CONSTRAINT update_logs_result_check CHECK (result IN
@@ -61,8 +61,15 @@ CREATE TABLE audit_pending (
 );
 COMMENT ON TABLE audit_pending IS 'Records not yet given a position in the log, filled in the transaction of the record';
 
+-- Whether the transaction is an import: said by a setting, and believed of members of the owner's role only, never of the
+-- server's. To be asked inside SECURITY DEFINER functions, where current_user is the owner.
+CREATE FUNCTION redflag_importing() RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT coalesce(current_setting('redflag.importing', true), '') = 'on'
+    AND session_user IS DISTINCT FROM redflag_server_role() AND pg_has_role(session_user, current_user, 'MEMBER')
+$$;
+
 -- Admits a record. Rows that no trigger wrote are what their writer may say: the server names kind and actor (never a
--- transition), anybody else leaves a note under the name of their database role.
+-- transition), anybody else leaves a note under the name of their database role, and an import its history.
 -- It is a BEFORE trigger with a side effect (the outbox) on purpose: a second trigger would cost as much as the row.
 CREATE FUNCTION update_logs_admit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -77,19 +84,20 @@ BEGIN
           HINT = 'Give the actor who caused it.';
       END IF;
     ELSE
-      NEW.kind := 'note';
+      NEW.kind := CASE WHEN redflag_importing() THEN 'import' ELSE 'note' END;
       NEW.actor := 'db:' || session_user;
       NEW.version := NULL;
       NEW.metadata := NEW.metadata || jsonb_strip_nulls(jsonb_build_object(
-        'address', host(inet_client_addr()), 'application', nullif(current_setting('application_name'), '')));
+        'address', host(inet_client_addr()), 'application', nullif(current_setting('application_name'), ''),
+        'imported_from', CASE WHEN NEW.kind = 'import' THEN current_setting('redflag.imported_from', true) END));
     END IF;
     IF abs(extract(epoch FROM NEW.created_at - clock_timestamp())) > 5 AND NEW.created_at <> now() THEN
       RAISE EXCEPTION 'created_at is when a record is written, and the database''s to fill' USING ERRCODE = 'RF004',
         HINT = 'Leave created_at out; executed_at says when it happened.';
     END IF;
-    NEW.salt := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
-    NEW.salts := NULL;
   END IF;
+  NEW.salt := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+  NEW.salts := NULL;
   INSERT INTO audit_pending (created_at, id) VALUES (NEW.created_at, NEW.id);
   RETURN NEW;
 END $$;
@@ -171,6 +179,7 @@ DECLARE
   said   text[] := '{}';
   col    text;
   label  text;
+  importing boolean := TG_OP = 'INSERT' AND redflag_importing();
 BEGIN
   FOR i IN 1 .. TG_NARGS - 1 LOOP
     col := ltrim(TG_ARGV[i], '!');
@@ -200,10 +209,14 @@ BEGIN
     who := 'db:' || session_user;
     act := jsonb_strip_nulls(jsonb_build_object(
       'address', host(inet_client_addr()), 'application', nullif(current_setting('application_name'), '')));
+    IF importing THEN
+      -- What the importer knows beside the row's columns; it never stands in the place of what is known here
+      act := (coalesce(after -> 'act', '{}') - 'actor') || act || jsonb_build_object('imported_from', current_setting('redflag.imported_from', true));
+    END IF;
   END IF;
   label := coalesce(this ->> 'name', this ->> 'username', this ->> 'label', this ->> 'package_name', this ->> 'command_type', this ->> 'hostname', this ->> 'id');
   INSERT INTO update_logs (kind, action, actor, result, agent_id, message, metadata)
-  VALUES ('change',
+  VALUES (CASE WHEN importing THEN 'import' ELSE 'change' END,
           coalesce(act ->> 'action', TG_ARGV[0] || CASE TG_OP WHEN 'INSERT' THEN '_created' WHEN 'UPDATE' THEN '_changed' ELSE '_removed' END),
           who, 'success',
           CASE WHEN TG_ARGV[0] = 'agent' THEN (this ->> 'id')::uuid ELSE (this ->> 'agent_id')::uuid END,

@@ -78,12 +78,20 @@ BEGIN
   RETURN round(extract(epoch FROM span), 1) || ' s';
 END $$;
 
+-- The command types that RedFlag's own agents (protocol 0) report on; the list has no other home. Whatever else they are
+-- handed they pass over in silence, so that only its deadline ends it.
+CREATE FUNCTION redflag_agents_report_on(command_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT command_type IN ('scan_updates', 'dry_run_update', 'install_updates', 'confirm_dependencies', 'enable_heartbeat',
+    'disable_heartbeat', 'reboot')
+$$;
+
 -- Before a change: refuses what is illegal, counts the version, says who acts, and finds the nearest deadline.
 CREATE FUNCTION agent_commands_guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   by_server boolean := session_user = redflag_server_role();
   changed   boolean := TG_OP = 'INSERT';
   forced    boolean := false;
+  importing boolean := TG_OP = 'INSERT' AND redflag_importing();
   legal     boolean;
   base      timestamptz;
 BEGIN
@@ -92,7 +100,8 @@ BEGIN
   END IF;
   IF TG_OP = 'INSERT' THEN
     NEW.version := 1;
-    legal := NEW.status = 'pending';
+    -- An imported command begins as what it was where it came from
+    legal := NEW.status = 'pending' OR importing;
     SELECT coalesce(NEW.delivery_timeout, p.delivery_timeout), coalesce(NEW.start_timeout, p.start_timeout),
            coalesce(NEW.execution_timeout, p.execution_timeout), coalesce(NEW.idle_timeout, p.idle_timeout)
       INTO NEW.delivery_timeout, NEW.start_timeout, NEW.execution_timeout, NEW.idle_timeout
@@ -112,6 +121,10 @@ BEGIN
     IF NOT changed THEN
       legal := true;
       NEW.act := OLD.act;
+      IF by_server AND OLD.next_deadline_at IS NULL AND NEW.result IS DISTINCT FROM OLD.result THEN
+        RAISE EXCEPTION 'command % has ended, and its result stays as it was reported', OLD.id USING ERRCODE = 'RF003',
+          HINT = 'A report that comes later is a record of its own.';
+      END IF;
     ELSE
       NEW.version := OLD.version + 1;
       legal := command_transition_is_legal(OLD.status, NEW.status)
@@ -141,8 +154,10 @@ BEGIN
           HINT = 'Set act to who acts in this very request.';
       END IF;
     ELSE
-      NEW.act := jsonb_strip_nulls(jsonb_build_object('actor', 'db:' || session_user, 'address', host(inet_client_addr()),
-        'application', nullif(current_setting('application_name'), ''), 'forced', CASE WHEN forced THEN true END));
+      NEW.act := CASE WHEN importing THEN coalesce(NEW.act, '{}') - 'forced' ELSE '{}' END
+        || jsonb_strip_nulls(jsonb_build_object('actor', 'db:' || session_user, 'address', host(inet_client_addr()),
+          'application', nullif(current_setting('application_name'), ''), 'forced', CASE WHEN forced THEN true END,
+          'imported_from', CASE WHEN importing THEN current_setting('redflag.imported_from', true) END));
     END IF;
   END IF;
 
@@ -202,15 +217,22 @@ DECLARE
   due_by  text;
   span    interval;
   stuck   interval;
+  mute    boolean := false;
+  -- The insert of an import is the beginning of its command here: version 1, in whatever status it had
+  importing boolean := TG_OP = 'INSERT' AND redflag_importing();
 BEGIN
   IF TG_OP = 'UPDATE' THEN
     details := details || jsonb_build_object('from', OLD.status);
   ELSIF NEW.retried_from_id IS NOT NULL THEN
     details := details || jsonb_build_object('retried_from_id', NEW.retried_from_id);
   END IF;
+  IF importing THEN
+    said := act ->> 'message';
+    details := details - 'message';
+  END IF;
   IF NEW.status IN ('completed', 'failed', 'cancelled') THEN
     report := NEW.result;
-    said := report ->> 'message';
+    said := coalesce(said, report ->> 'message');
     -- What an agent says stands beside what is known here, and never in its place
     IF jsonb_typeof(report -> 'metadata') = 'object' THEN
       details := (report -> 'metadata') - 'forced' || details;
@@ -220,7 +242,7 @@ BEGIN
     ELSIF NEW.status = 'failed' THEN
       outcome := CASE WHEN report ->> 'outcome' = 'error' THEN 'error' ELSE 'failed' END;
     END IF;
-  ELSIF NEW.status = 'timed_out' THEN
+  ELSIF NEW.status = 'timed_out' AND NOT importing THEN
     due_by := CASE WHEN TG_OP = 'UPDATE' THEN OLD.deadline_kind END;
     due_by := coalesce(due_by, CASE WHEN NEW.sent_at IS NULL THEN 'delivery' ELSE 'execution' END);
     span := CASE due_by WHEN 'delivery' THEN NEW.delivery_timeout WHEN 'start' THEN NEW.start_timeout
@@ -228,8 +250,11 @@ BEGIN
     due := CASE WHEN TG_OP = 'UPDATE' THEN OLD.next_deadline_at END;
     due := coalesce(due, moment);
     stuck := moment - CASE WHEN due_by = 'delivery' THEN NEW.created_at ELSE coalesce(NEW.sent_at, NEW.created_at) END;
+    mute := due_by <> 'delivery' AND NOT redflag_agents_report_on(NEW.command_type)
+      AND EXISTS (SELECT FROM agents WHERE id = NEW.agent_id AND protocol = 0);
     details := jsonb_build_object(
-      'timeout_reason', CASE due_by WHEN 'delivery' THEN 'not_delivered' WHEN 'start' THEN 'not_started' WHEN 'idle' THEN 'no_progress' ELSE 'no_response' END,
+      'timeout_reason', CASE WHEN mute THEN 'this agent version does not report on this command type' 
+        ELSE CASE due_by WHEN 'delivery' THEN 'not_delivered' WHEN 'start' THEN 'not_started' WHEN 'idle' THEN 'no_progress' ELSE 'no_response' END END,
       'timeout_duration', spell_interval(span),
       'deadline_kind', due_by,
       'deadline_at', due,
@@ -239,9 +264,9 @@ BEGIN
       'service_version', 'none',
       'lateness_ms', greatest(0, round(extract(epoch FROM moment - due) * 1000))
     ) || details;
-    said := 'timed out after ' || spell_interval(stuck) || ': ' || CASE due_by
+    said := 'timed out after ' || spell_interval(stuck) || ': ' || CASE WHEN mute THEN 'this agent version does not report on this command type' ELSE CASE due_by
       WHEN 'delivery' THEN 'it was not delivered within ' WHEN 'start' THEN 'the agent did not start it within '
-      WHEN 'idle' THEN 'the agent reported no progress for ' ELSE 'the agent did not report within ' END || spell_interval(span);
+      WHEN 'idle' THEN 'the agent reported no progress for ' ELSE 'the agent did not report within ' END || spell_interval(span) END;
   ELSIF TG_OP = 'UPDATE' AND NEW.status = OLD.status THEN
     said := CASE WHEN NEW.params IS DISTINCT FROM OLD.params THEN 'parameters changed' WHEN NEW.status = 'sent' THEN 'handed out again' END;
   ELSIF TG_OP = 'UPDATE' AND NEW.status = 'pending' THEN
@@ -252,7 +277,7 @@ BEGIN
   END IF;
   INSERT INTO update_logs (kind, command_id, agent_id, version, command_type, action, actor, result, message, metadata, params,
                            sent_at, completed_at, stdout, stderr, exit_code, duration_seconds, executed_at, created_at)
-  VALUES ('transition', NEW.id, NEW.agent_id, NEW.version, NEW.command_type, report ->> 'action', act ->> 'actor', outcome, said, details,
+  VALUES (CASE WHEN importing THEN 'import' ELSE 'transition' END, NEW.id, NEW.agent_id, NEW.version, NEW.command_type, report ->> 'action', act ->> 'actor', outcome, said, details,
           CASE WHEN TG_OP = 'INSERT' OR NEW.params IS DISTINCT FROM OLD.params THEN NEW.params END,
           NEW.sent_at, NEW.completed_at, report ->> 'stdout', report ->> 'stderr',
           (report ->> 'exit_code')::integer, (report ->> 'duration_seconds')::integer, moment, moment);

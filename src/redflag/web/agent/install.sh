@@ -20,7 +20,7 @@ SUM=$("$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 
 [ "$SUM" = "$SHA256" ] || fail "the agent's SHA-256 is $SUM, and should be $SHA256: fetch this script again"
 mkdir -p /opt/redflag-agent
 install -m 0755 "$FILE" /opt/redflag-agent/redflag-agent.pyz
-printf '%s\n' "$TOKEN" | "$PYTHON" /opt/redflag-agent/redflag-agent.pyz --state-dir /var/lib/redflag-agent enroll --server "$SERVER" --token-stdin
+printf '%s\n' "$TOKEN" | "$PYTHON" /opt/redflag-agent/redflag-agent.pyz enroll --state-dir /var/lib/redflag-agent --server "$SERVER" --token-stdin
 if [ -d /run/systemd/system ]; then
   cat >/etc/systemd/system/redflag-agent.service <<UNIT
 [Unit]
@@ -29,9 +29,11 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-ExecStart=$PYTHON /opt/redflag-agent/redflag-agent.pyz --state-dir /var/lib/redflag-agent run
+ExecStart=$PYTHON /opt/redflag-agent/redflag-agent.pyz run --state-dir /var/lib/redflag-agent
 Restart=always
 RestartSec=5
+StateDirectory=redflag-agent
+StateDirectoryMode=0700
 KillMode=mixed
 TimeoutStopSec=30
 
@@ -43,5 +45,5 @@ UNIT
   echo "redflag-agent: enrolled, and running as a service. 'journalctl -u redflag-agent' shows its log."
 else
   echo "redflag-agent: enrolled. This host has no systemd; start the agent with:"
-  echo "  $PYTHON /opt/redflag-agent/redflag-agent.pyz --state-dir /var/lib/redflag-agent run"
+  echo "  $PYTHON /opt/redflag-agent/redflag-agent.pyz run --state-dir /var/lib/redflag-agent"
 fi

@@ -1,4 +1,4 @@
-"""How long the import of a long history takes: `python tests/bench/import_history.py [--rows 1000000]`.
+"""How long the import of a long history takes: `python tests/bench/bench_import.py [--rows 1000000]`.
 
 Makes a database of RedFlag's shape and one of this project's in an embedded PostgreSQL of its own, with the settings that an
 installation has, imports the one into the other, and prints one line, and where the time went.

@@ -8,7 +8,7 @@ from typing import Any
 
 from redflag.alerts import metrics
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "metrics.md"
 
 
 def _described() -> dict[str, str]:
