@@ -34,7 +34,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -277,7 +277,8 @@ def _members(value: Any, names: Iterable[str], where: str) -> dict[str, Any]:
 LEAF_LIMIT = 8 * 1024
 _UUID_FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _TIME_FORM = r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
-_UUID, _TIME = re.compile(_UUID_FORM).fullmatch, re.compile(_TIME_FORM).fullmatch
+_HASH_FORM = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="  # 32 bytes have one spelling in base64
+_UUID, _TIME, _HASH = (re.compile(form).fullmatch for form in (_UUID_FORM, _TIME_FORM, _HASH_FORM))
 _COMMITTED = frozenset(("actor", "message", "params", "stdout", "stderr", "address", "metadata"))
 _REQUIRED = frozenset(("v", "id", "kind", "actor_kind", "created_at", "executed_at", "result", "commitments"))
 _IDS = ("id", "command_id", "agent_id")
@@ -289,15 +290,14 @@ _ALLOWED = frozenset((*_REQUIRED, *_IDS, *_TIMES, *_INTEGERS, *_TEXTS))
 
 def _common_form() -> str:
     """What nearly all leaves look like, as a regular expression: version 1, canonical, and no string with an escape in it."""
-    hashed = '"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="'
-    forms = {name: f'"{_UUID_FORM}"' for name in _IDS}
+    forms = dict.fromkeys(_IDS, f'"{_UUID_FORM}"')
     forms.update((name, f'"{_TIME_FORM}"') for name in _TIMES)
     forms.update((name, "(?:0|-?[1-9][0-9]{0,14})") for name in _INTEGERS)
     forms.update((name, r'"[^"\\\x00-\x1f]*"') for name in _TEXTS)
     members = []
     for name in sorted(_ALLOWED - {"v", "version"}):
         if name == "commitments":
-            some = "".join(f'(?:"{one}":{hashed}(?:,(?=")|(?=}})))?' for one in sorted(_COMMITTED))
+            some = "".join(f'(?:"{one}":"{_HASH_FORM}"(?:,(?=")|(?=}})))?' for one in sorted(_COMMITTED))
             members.append(f'"commitments":{{{some}}},')
         else:
             members.append(f'(?:"{name}":(?P<{name}>{forms[name]}),)' + ("" if name in _REQUIRED else "?"))
@@ -348,9 +348,8 @@ def read_leaf(data: bytes, where: str) -> Leaf:
     if not isinstance(commitments, dict) or not commitments.keys() <= _COMMITTED:
         raise NotVerified("the leaf commits to what no record has", where, commitments, sorted(_COMMITTED))
     for name, value in commitments.items():
-        if type(value) is not str:
-            raise NotVerified(f"the commitment to {name} is no string", where, value)
-        unbase64(value, f"{where}, commitment to {name}" if where else name, 32)
+        if type(value) is not str or not _HASH(value):
+            raise NotVerified(f"the commitment to {name} is no base64 of 32 bytes", where, value)
     if "version" in told and (told["version"] < 1 or told["version"] >= 2**31):
         raise NotVerified("the command's version is out of range", where, told["version"], "1 or more")
     if told["kind"] == "transition" and not ("command_id" in told and "version" in told):
