@@ -34,6 +34,11 @@ class RolledBack(Conflict):
     """The log in the database is not the one whose checkpoint this server remembers."""
 
 
+async def idle(connection: Any) -> bool:
+    """Whether no step has anything to do: one statement that locks nothing."""
+    return bool(await sql.idle.value(connection))
+
+
 async def sequence(connection: Any, batch: int = BATCH) -> int:
     """Gives positions to what waits. Returns how many, or -1 if another replica does it right now."""
     async with connection.transaction():
@@ -112,20 +117,22 @@ async def publish(connection: Any, signer: Signer, memory: Memory) -> Checkpoint
         state = await sql.claim.one(connection)
         if state is None:
             return None
-        origin = await sql.name_log.value(connection, origin=signer.verifier.name)
+        origin = state["origin"] or await sql.name_log.value(connection, origin=signer.verifier.name)
         if origin != signer.verifier.name:
             raise Conflict(
                 f"This log is called {origin}, and the server would sign as {signer.verifier.name}",
                 f"Set REDFLAG_LOG_ORIGIN={origin}",
             )
-        newest = await sql.newest_checkpoint.one(connection)
+        row = await sql.newest_checkpoint.one(connection)
+        newest = open_note(row["note"], signer.verifier) if row else None
         size = state["integrated"]
-        if newest is not None and newest["size"] == size:
-            memory.remember(open_note(newest["note"], signer.verifier))
+        if newest is not None and newest.size == size and (memory.newest is None or memory.newest.size <= size):
+            memory.remember(newest)
             return None
         root = await tree.root(connection, size)
-        for known in filter(None, (memory.newest, newest and open_note(newest["note"], signer.verifier))):
-            await _require_extension(connection, known, size, root)
+        for known in (memory.newest, newest):
+            if known is not None:
+                await _require_extension(connection, known, size, root)
         signed = Checkpoint(origin, size, root, signer.sign(size, root))
         # Remembered first: a checkpoint that anybody may have seen is never forgotten by who signed it
         memory.remember(signed)

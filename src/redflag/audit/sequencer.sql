@@ -1,3 +1,9 @@
+-- name: idle
+-- Whether all that was recorded is in a checkpoint.
+SELECT NOT EXISTS (SELECT FROM audit_pending) AND sequenced = integrated
+  AND integrated = (SELECT coalesce(max(size), -1) FROM audit_checkpoints)
+FROM audit_log;
+
 -- name: claim
 -- Whoever gets this row does the step; everybody else has nothing to do.
 SELECT origin, sequenced, integrated FROM audit_log FOR UPDATE SKIP LOCKED;
@@ -49,7 +55,7 @@ UPDATE audit_log SET integrated = :integrated;
 
 -- name: name_log
 -- The log's name, given once.
-UPDATE audit_log SET origin = coalesce(origin, :origin) RETURNING origin;
+UPDATE audit_log SET origin = :origin WHERE origin IS NULL RETURNING origin;
 
 -- name: state
 -- How far each step is.

@@ -50,14 +50,18 @@ async def run(context: Context, stop: asyncio.Event) -> None:
 async def _keep_log(context: Context, stop: asyncio.Event) -> None:
     """Gives records their positions, hashes them into the tree, and signs its head every second or so. Any replica does it."""
     said = ""
+    # Once at the start also a log in which nothing is new is held against what this server remembers
+    looked_at = False
     while not stop.is_set():
         busy = False
         try:
             async with context.pool.acquire() as connection:
-                busy = await sequencer.sequence(connection) == sequencer.BATCH
-                await sequencer.integrate(connection)
-                if not busy:
-                    await sequencer.publish(connection, context.signer, context.memory)
+                if not looked_at or not await sequencer.idle(connection):
+                    busy = await sequencer.sequence(connection) == sequencer.BATCH
+                    await sequencer.integrate(connection)
+                    if not busy:
+                        await sequencer.publish(connection, context.signer, context.memory)
+                        looked_at = True
                 said = ""
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, Conflict) as error:
             # Said once, not every second, for as long as it is the same

@@ -7,6 +7,7 @@ new manifest (the tree then disagrees).
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 import re
@@ -65,6 +66,19 @@ def test_every_truncation_of_a_proof_is_found():
     assert all(proof_refused(PROOF[:end]) for end in range(0, len(PROOF), 7))
 
 
+def renamed(told):
+    for part in (told["salts"], told["values"]):
+        part["stdout"] = part.pop("stderr")
+
+
+def added(told):
+    told["salts"]["params"], told["values"]["params"] = told["salts"]["actor"], {}
+
+
+def removed(_):
+    """What was popped is no new value for the whole."""
+
+
 PROOF_CHANGES = {
     "a value": lambda told: told["values"].update(message="all is well"),
     "a value's type": lambda told: told["values"].update(stdout=1),
@@ -76,10 +90,10 @@ PROOF_CHANGES = {
     "a field added": lambda told: (
         [told["salts"].update(params=told["salts"]["actor"]), told["values"].update(params={})] and None
     ),
-    "a salt without its value": lambda told: told["values"].pop("message") and None,
-    "a value without its salt": lambda told: told["salts"].pop("message") and None,
+    "a salt without its value": lambda told: removed(told["values"].pop("message")),
+    "a value without its salt": lambda told: removed(told["salts"].pop("message")),
     "another member": lambda told: told.update(more=1),
-    "no salts": lambda told: told.pop("salts") and None,
+    "no salts": lambda told: removed(told.pop("salts")),
     "the leaf's result": lambda told: told.update(
         leaf=re.sub('"result":"[a-z_]+"', '"result":"success"', told["leaf"])
     ),
@@ -187,6 +201,7 @@ def test_any_byte_of_any_file_of_a_bundle_counts(tmp_path, clean):
 
 def test_any_byte_of_what_is_proven_counts_even_under_a_new_manifest_by_the_logs_own_key(tmp_path, clean):
     source = random.Random(5)
+    assert not bundle_refused(tmp_path / "b.zip", resealed(clean))
     for name in ("checkpoint", "entries.jsonl", "leaves", "proof"):
         for place in sorted(source.sample(range(len(clean[name])), 100)):
             changed = clean | {name: flipped(clean[name], place, 1 << source.randrange(8))}
@@ -293,7 +308,7 @@ def test_a_manifest_of_another_shape_log_or_key_is_refused(tmp_path, clean):
     assert bundle_refused(tmp_path / "b.zip", clean | {"manifest.sig": other})
     assert bundle_refused(tmp_path / "b.zip", clean | {"manifest.sig": clean["checkpoint"]})
     spaced = clean["manifest.json"].replace(b":", b": ", 1)
-    signed = make.sign_text(f"redflag evidence/v1\n{__import__('hashlib').sha256(spaced).hexdigest()}\n").encode()
+    signed = make.sign_text(f"redflag evidence/v1\n{hashlib.sha256(spaced).hexdigest()}\n").encode()
     assert "canonical" in bundle_refused(tmp_path / "b.zip", clean | {"manifest.json": spaced, "manifest.sig": signed})
 
 
