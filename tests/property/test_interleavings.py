@@ -6,6 +6,7 @@ Random interleavings of all that people, agents, the sweep and an administrator 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import datetime
 import os
@@ -94,6 +95,7 @@ class Lives(RuleBasedStateMachine):
         self.agents: list[uuid.UUID] = []
         self.commands: list[uuid.UUID] = []
         self.whose: dict[uuid.UUID, uuid.UUID] = {}
+        self.handed: dict[uuid.UUID, list[uuid.UUID]] = collections.defaultdict(list)
         self.ended: dict[uuid.UUID, tuple[Any, ...]] = {}
         self.by_hand_one_at_a_time = asyncio.Lock()
 
@@ -134,7 +136,7 @@ class Lives(RuleBasedStateMachine):
         elif what == "sweep":
             await self.sweepers[whose].sweep()
         elif what == "deliver":
-            await self.deliver(agent_id, whose, held=self.commands[:which])
+            await self.deliver(agent_id, whose, held=self.handed[agent_id][:which])
         elif self.commands:
             one = self.commands[which % len(self.commands)]
             # Mostly the agent whose command it is; now and then another
@@ -156,7 +158,8 @@ class Lives(RuleBasedStateMachine):
 
     async def deliver(self, agent_id: uuid.UUID, protocol: int, held: list[uuid.UUID]) -> None:
         async with self.world.pool.acquire() as connection:
-            await queue.deliver(connection, [Asking(agent_id, agent_actor(agent_id), protocol, tuple(held))])
+            handed = await queue.deliver(connection, [Asking(agent_id, agent_actor(agent_id), protocol, tuple(held))])
+        self.handed[agent_id] += [one["id"] for one in handed[agent_id]]
 
     async def touch(self, what: str, agent_id: uuid.UUID, one: uuid.UUID) -> None:
         if what in {"overdue", "sent long ago", "parameters"}:

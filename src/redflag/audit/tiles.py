@@ -39,8 +39,7 @@ async def _published(connection: Any) -> int:
 
 async def tile(connection: Any, level: int, index: int, width: int) -> bytes:
     """The first `width` hashes of a tile. Raises NotFound for what no checkpoint covers."""
-    covered = await _published(connection) >> (8 * level)
-    if not 0 <= level <= 63 or index * merkle.WIDTH + width > covered:
+    if not 0 <= level <= 63 or index * merkle.WIDTH + width > await _published(connection) >> 8 * level:
         raise NotFound(
             f"No tile {merkle.path(level, index, width)} in the newest checkpoint", "Fetch the checkpoint first"
         )

@@ -99,12 +99,16 @@ class EmbeddedDatabase:
         account = self._account()
         with exclusive_lock(self._lock_file):
             self._rotate_log(account)
-            if not self.running():
-                self._forget_dead_postmaster()
-                self._write_configuration(account)
-                self._make_socket_folder(account)
-                self._launch(account, deadline)
-            self._wait_until_ready(deadline)
+            # One that runs and is ending just now (killed, or told to stop) does not become ready: then it is started anew
+            if self.running() and self._becomes_ready(deadline):
+                return
+            self._forget_dead_postmaster()
+            self._write_configuration(account)
+            self._make_socket_folder(account)
+            self._launch(account, deadline)
+            if not self._becomes_ready(deadline):
+                said = "\n".join(f"    {line}" for line in last_lines(self.log))
+                raise EmbeddedDatabaseError(f"The embedded database ended while starting:\n{said}", f"See {self.log}")
 
     def stop(self, mode: StopMode = "fast", timeout: float = 120.0) -> bool:
         """Stop the database and wait for its end. False when it was not running. `fast` ends the clients' sessions."""
@@ -370,23 +374,24 @@ class EmbeddedDatabase:
                 "The embedded database did not start:\n" + "\n".join(f"    {line}" for line in told), f"See {self.log}"
             )
 
-    def _wait_until_ready(self, deadline: float) -> None:
+    def _becomes_ready(self, deadline: float) -> bool:
+        """Waits until it accepts connections. False when it has ended instead."""
         asking = [str(self.tool("pg_isready")), "-q", "-h", str(self.socket_folder), "-p", str(PORT)]
         gone = 0
         while subprocess.run(asking, env=_environment(), check=False).returncode != 0:
             postmaster = self._postmaster()
             # While it starts, its pid file is written in several steps: one look that finds nobody proves nothing
             gone = gone + 1 if postmaster is None or postmaster.wait(0.05) else 0
-            if 0 < gone < 20:
+            if gone >= 10:
+                return False
+            if gone:
                 time.sleep(0.05)
-            elif gone:
-                said = "\n".join(f"    {line}" for line in last_lines(self.log))
-                raise EmbeddedDatabaseError(f"The embedded database ended while starting:\n{said}", f"See {self.log}")
             if time.monotonic() > deadline:
                 raise EmbeddedDatabaseError(
                     "The embedded database runs but does not accept connections yet",
                     f"After a crash it first replays its log; see {self.log} and start again",
                 )
+        return True
 
     def _postmaster(self) -> Process | None:
         """The process that postmaster.pid names, if it is a postmaster and this folder's."""

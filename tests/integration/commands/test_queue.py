@@ -299,7 +299,7 @@ async def test_one_that_never_confirms_is_taken_back_handed_out_again_and_times_
     pool: Any, owner: Any, agent_id: uuid.UUID
 ) -> None:
     one = await make_command(owner, agent_id)
-    sweeper = Sweeper(pool, "queue")
+    sweeper = Sweeper(pool, "queue", gap=86_400)
     for _ in range(2):
         assert await ask(pool, agent_id) == [one]
         await move_deadline(owner, one, MINUTE)
@@ -325,7 +325,7 @@ async def test_one_that_was_taken_back_and_runs_after_all_is_running(
     one = await make_command(owner, agent_id)
     await ask(pool, agent_id)
     await move_deadline(owner, one, MINUTE)
-    await Sweeper(pool, "queue").sweep()
+    await Sweeper(pool, "queue", gap=86_400).sweep()
     await queue.acknowledge(server, agent_actor(agent_id), agent_id, Progress(running=(one,)))
     assert await results(owner, one) == ["pending", "sent", "pending", "running"]
     assert await ask(pool, agent_id) == []
@@ -338,7 +338,7 @@ async def test_one_that_was_acknowledged_is_never_taken_back(
     await ask(pool, agent_id)
     await queue.acknowledge(server, agent_actor(agent_id), agent_id, Progress(received=(one,)))
     await move_deadline(owner, one, MINUTE)
-    swept = await Sweeper(pool, "queue").sweep()
+    swept = await Sweeper(pool, "queue", gap=86_400).sweep()
     assert one in swept.timed_out
     assert (await records(owner, one))[-1]["metadata"]["deadline_kind"] == "execution"
 
@@ -372,7 +372,7 @@ async def test_one_without_progress_times_out_as_idle(pool: Any, server: Any, ow
     await ask(pool, agent_id)
     await queue.acknowledge(server, agent_actor(agent_id), agent_id, Progress(running=(one,)))
     await owner.execute("UPDATE agent_commands SET last_progress_at = now() - interval '6 minutes' WHERE id = $1", one)
-    assert one in (await Sweeper(pool, "queue").sweep()).timed_out
+    assert one in (await Sweeper(pool, "queue", gap=86_400).sweep()).timed_out
     told = (await records(owner, one))[-1]
     assert told["metadata"]["timeout_reason"] == "no_progress"
     assert told["metadata"]["timeout_duration"] == "5 min 0 s"

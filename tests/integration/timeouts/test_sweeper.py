@@ -69,7 +69,7 @@ async def test_the_seeds_commands_time_out_and_the_others_stay(pool: Any, owner:
         await make_command(owner, agent_id, age=28 * MINUTE),
         await make_command(owner, agent_id, age=MINUTE),
     ]
-    swept = await Sweeper(pool, "seed").sweep()
+    swept = await Sweeper(pool, "seed", gap=86_400).sweep()
     assert set(ends) <= set(swept.timed_out)
     assert not set(stays) & set(swept.timed_out + swept.redelivered)
     assert [(await command(owner, one))["status"] for one in ends] == [Status.TIMED_OUT] * 4
@@ -98,7 +98,7 @@ async def test_the_record_of_a_timeout_says_all_that_the_seed_asks(
 ) -> None:
     one = await make_command(owner, agent_id, status, age=age, sent=sent)
     before = await command(owner, one)
-    swept = await Sweeper(pool, "one").sweep()
+    swept = await Sweeper(pool, "one", gap=86_400).sweep()
     after, told = await command(owner, one), (await records(owner, one))[-1]
     said = told["metadata"]
 
@@ -125,7 +125,7 @@ async def test_the_record_of_a_timeout_says_all_that_the_seed_asks(
 async def test_a_run_by_hand_names_its_person_and_is_recorded(pool: Any, owner: Any, agent_id: uuid.UUID) -> None:
     one = await make_command(owner, agent_id, Status.SENT, sent=3 * HOUR)
     actor = person(f"operator-{uuid.uuid4()}")
-    swept = await Sweeper(pool, "hand").sweep(actor, "manual run")
+    swept = await Sweeper(pool, "hand", gap=86_400).sweep(actor, "manual run")
     assert one in swept.timed_out
     told = (await records(owner, one))[-1]
     assert (told["actor"], told["metadata"]["detection_method"]) == (actor.name, "manual run")
@@ -137,7 +137,7 @@ async def test_a_run_by_hand_names_its_person_and_is_recorded(pool: Any, owner: 
 
 async def test_a_second_sweep_finds_nothing_more(pool: Any, owner: Any, agent_id: uuid.UUID) -> None:
     one = await make_command(owner, agent_id, Status.SENT, sent=3 * HOUR)
-    sweeper = Sweeper(pool, "again")
+    sweeper = Sweeper(pool, "again", gap=86_400)
     assert one in (await sweeper.sweep()).timed_out
     for again in await asyncio.gather(*(sweeper.sweep() for _ in range(4))):
         assert one not in again.timed_out
@@ -152,7 +152,7 @@ async def test_what_its_agent_never_confirmed_is_taken_back_not_ended(
         "UPDATE agent_commands SET deadline_kind = 'start', next_deadline_at = now() - interval '1 second' WHERE id = $1",
         one,
     )
-    swept = await Sweeper(pool, "start").sweep()
+    swept = await Sweeper(pool, "start", gap=86_400).sweep()
     assert one in swept.redelivered
     assert one not in swept.timed_out
     told = (await records(owner, one))[-1]
@@ -163,7 +163,7 @@ async def test_what_its_agent_never_confirmed_is_taken_back_not_ended(
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 async def test_what_has_ended_is_not_swept(status: Status, pool: Any, owner: Any, agent_id: uuid.UUID) -> None:
     one = await make_command(owner, agent_id, status, age=5 * HOUR)
-    await Sweeper(pool, "ended").sweep()
+    await Sweeper(pool, "ended", gap=86_400).sweep()
     assert len(await records(owner, one)) == 1
 
 
@@ -172,7 +172,7 @@ async def test_brought_back_by_hand_it_times_out_again(pool: Any, owner: Any, ag
     await owner.execute(
         "UPDATE agent_commands SET status = 'sent', sent_at = now() - interval '3 hours' WHERE id = $1", one
     )
-    await Sweeper(pool, "back").sweep()
+    await Sweeper(pool, "back", gap=86_400).sweep()
     told = await records(owner, one)
     assert [record["result"] for record in told] == ["success", "sent", "timed_out"]
     assert told[1]["metadata"]["forced"] is True

@@ -47,12 +47,20 @@ async def prove(event_id: uuid.UUID, caller: Caller = allow(Permission.READ_HIST
 
 
 @router.get("/consistency", response_class=Response)
-async def consistency(old: Annotated[int, Query(ge=0)], caller: Caller = allow(Permission.READ_AUDIT)) -> Response:
-    """The proof that today's log begins with the one of an older checkpoint: the line `old N`, the hashes, and the checkpoint."""
+async def consistency(
+    old: Annotated[int, Query(ge=0, description="the size of the checkpoint that you kept")],
+    size: Annotated[int | None, Query(ge=0, description="the size of the newer one; absent: the newest")] = None,
+    caller: Caller = allow(Permission.READ_AUDIT),
+) -> Response:
+    """The proof that a log begins with the one of an older checkpoint: the line `old N`, then the hashes in base64."""
     async with caller.pool.acquire() as connection:
         newest = await sequencer.sql.newest_checkpoint.one(connection)
-        if newest is None or old > newest["size"]:
-            raise NotFound(f"No checkpoint of {old} records or more has been signed", "Ask for an older one")
-        hashes = await tree.consistency(connection, old, newest["size"])
+        newer = newest["size"] if newest and size is None else size or 0
+        if newest is None or not old <= newer <= newest["size"]:
+            raise NotFound(
+                f"No two checkpoints of {old} and {newer} records, one after the other",
+                "Fetch the newest checkpoint first",
+            )
+        hashes = await tree.consistency(connection, old, newer)
     lines = [f"old {old}", *(base64.b64encode(one).decode() for one in hashes)]
-    return Response("\n".join(lines) + "\n\n" + newest["note"], media_type="text/plain; charset=utf-8")
+    return Response("\n".join(lines) + "\n", media_type="text/plain; charset=utf-8")
