@@ -31,6 +31,8 @@ sql = queries.load(__file__, "sessions.sql")
 HOURS = 12
 TRIES = 10
 WINDOW_SECONDS = 300
+# A name may be tried this many times as often as from one address
+NAME_FACTOR = 10
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ async def _limit(connection: Any, name: str | None, address: str | None, tries: 
     try:
         await rate.allow(connection, f"login:address:{rate.place(address)}", tries, WINDOW_SECONDS)
         if name:
-            await rate.allow(connection, f"login:user:{name.lower()}", tries, WINDOW_SECONDS)
+            # Many addresses against one name; more than one address may try, or anybody could keep the admin out
+            await rate.allow(connection, f"login:user:{name.lower()}", NAME_FACTOR * tries, WINDOW_SECONDS)
     except RateLimited:
         await events.count_refusal(connection, address or "unknown", action="login")
         raise

@@ -39,7 +39,10 @@ PATTERNS: dict[str, tuple[str, str]] = {
         rf"\1{MARK}",
     ),
     "secret option": (rf"(?i)(\s--?(?:{_NAMES})[ =])[^\s-]\S{{0,4096}}", rf"\1{MARK}"),
-    "json web token": (r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,1024}", MARK),
+    "json web token": (
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,1024}",
+        MARK,
+    ),
     "cloud access key": (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", MARK),
     "platform token": (
         r"\b(?:gh[pousr]_[A-Za-z0-9]{20,255}|glpat-[A-Za-z0-9_-]{20,255}|xox[abprs]-[A-Za-z0-9-]{10,255})",
@@ -78,6 +81,11 @@ def text(value: str) -> str:
     for pattern, replacement in _active:
         value = pattern.sub(replacement, value)
     return value.encode("utf-8", "replace").decode()
+
+
+def short(value: str, most: int) -> str:
+    """A short text, such as a name: what is far too long is cut before it is searched."""
+    return text(value[: 4 * most])[:most]
 
 
 def clean(value: Any, depth: int = 0) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ async def sequence(connection: Any, batch: int = BATCH) -> int:
         state = await sql.claim.one(connection)
         if state is None:
             return -1
-        rows = await sql.take.all(connection, batch=batch)
+        rows = await sql.take.all(connection, batch=batch, passed_over=list(_unreadable))
         if not rows:
             return 0
         await sql.append.run(
@@ -53,10 +54,29 @@ async def sequence(connection: Any, batch: int = BATCH) -> int:
             first=state["sequenced"],
             records=[row["id"] for row in rows],
             times=[row["created_at"] for row in rows],
-            leaves=[canonical.leaf(decoded(row)) for row in rows],
+            leaves=[_leaf(row) for row in rows],
         )
         await sql.sequenced.run(connection, sequenced=state["sequenced"] + len(rows))
     return len(rows)
+
+
+# Records that cannot be put into a leaf: each is passed over from then on, so that it does not stop the others. fsck tells of them
+_unreadable: set[uuid.UUID] = set()
+
+
+def _leaf(row: Any) -> bytes:
+    """The leaf of a record. Raises Conflict, and remembers the record, when it has none."""
+    try:
+        made = canonical.leaf(decoded(row))
+        if len(made) > canonical.LEAF_LIMIT:
+            raise ValueError(f"its leaf has {len(made)} bytes")
+    except Exception as error:
+        _unreadable.add(row["id"])
+        why = f"{type(error).__name__}: {error}"[:300]
+        raise Conflict(
+            f"Record {row['id']} cannot be put into the log, and is passed over: {why}", "Run `redflag audit fsck`"
+        ) from error
+    return made
 
 
 def decoded(row: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ SELECT origin, sequenced, integrated FROM audit_log FOR UPDATE SKIP LOCKED;
 -- What waits for a position, in the order in which it was recorded, as far as it is committed and nobody else's.
 WITH taken AS (
   DELETE FROM audit_pending p USING (
-    SELECT created_at, id FROM audit_pending ORDER BY created_at, id LIMIT :batch FOR UPDATE SKIP LOCKED
+    SELECT created_at, id FROM audit_pending WHERE NOT id = ANY (:passed_over::uuid[])
+    ORDER BY created_at, id LIMIT :batch FOR UPDATE SKIP LOCKED
   ) oldest
   WHERE p.created_at = oldest.created_at AND p.id = oldest.id
   RETURNING p.created_at, p.id

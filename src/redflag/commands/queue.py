@@ -7,6 +7,7 @@ ours does not name as held is handed out again. Every change is one guarded stat
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import uuid
 from collections.abc import Sequence
@@ -59,10 +60,20 @@ def check_params(command_type: str, params: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInput(
             "install_updates takes no action update_all", "Give the package_type alone to upgrade everything"
         )
-    clean: dict[str, Any] = redaction.clean(params)
-    if len(redaction.encode(clean)) > PARAMS_LIMIT:
+    if not _is_finite(params):
+        raise InvalidInput("The parameters hold a number that JSON does not have", "Send no NaN and no infinity")
+    if len(redaction.encode(params)) > PARAMS_LIMIT:
         raise InvalidInput(f"The parameters are larger than {PARAMS_LIMIT} bytes", "Enqueue several commands")
+    clean: dict[str, Any] = redaction.clean(params)
     return clean
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, list) else True
 
 
 async def enqueue(
@@ -123,7 +134,7 @@ async def acknowledge(
         received=[one for one in progress.received if one not in progress.running],
         running=list(progress.running),
         said_of=[one for one, _ in progress.said],
-        said=[redaction.text(message)[:500] for _, message in progress.said],
+        said=[redaction.short(message, 500) for _, message in progress.said],
         act=actor.act(),
     )
     live = {row["id"]: row["remaining_seconds"] for row in rows}

@@ -21,6 +21,8 @@ from redflag.errors import Conflict, NotFound
 sql = queries.load(__file__, "results.sql")
 
 INT_MAX = 2**31 - 1
+# What an agent says beside its output; more is left out, and the record says how much there was
+METADATA_LIMIT = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ async def report(
     connection: Any, actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, told: Report, *, max_output: int
 ) -> Outcome:
     """Takes a report, in one statement. Raises NotFound for a command that is not this agent's, Conflict for one never handed out."""
-    status, result = outcome_of(told.result)
+    status, result = outcome_of(told.result[:100])
     stdout, stdout_bytes = await redaction.output(told.stdout, max_output)
     stderr, stderr_bytes = await redaction.output(told.stderr, max_output)
-    metadata = redaction.clean(told.metadata)
+    size = len(redaction.encode(told.metadata))
+    metadata = redaction.clean(told.metadata) if size <= METADATA_LIMIT else {"metadata_cut": size}
     if told.result not in {result, status}:
-        metadata["reported_result"] = redaction.text(told.result)[:200]
+        metadata["reported_result"] = redaction.short(told.result, 200)
     for name, size in (("stdout", stdout_bytes), ("stderr", stderr_bytes)):
         if size > max_output:
             metadata[f"{name}_bytes"] = size
@@ -69,7 +72,7 @@ async def report(
     kept: dict[str, Any] = {
         "outcome": result,
         "digest": told.digest(),
-        "action": redaction.text(told.action)[:100],
+        "action": redaction.short(told.action, 100),
         "stdout": stdout,
         "stderr": stderr,
         "exit_code": max(-INT_MAX, min(INT_MAX, told.exit_code)),
@@ -77,7 +80,7 @@ async def report(
         "metadata": metadata,
     }
     if told.message:
-        kept["message"] = redaction.text(told.message)[:2000]
+        kept["message"] = redaction.short(told.message, 2000)
     row = await sql.report.one(
         connection,
         command_id=command_id,

@@ -11,9 +11,9 @@ WITH target AS (
   FROM target WHERE c.id = target.id AND target.status = ANY ('{pending,sent,running}') AND target.sent_at IS NOT NULL
   RETURNING c.id
 ), late AS (
-  UPDATE agent_commands c SET late_reports = array_append(c.late_reports[array_upper(c.late_reports, 1) - 18:], :digest::text)
+  UPDATE agent_commands c SET late_reports = array_append(c.late_reports, :digest::text)
   FROM target WHERE c.id = target.id AND target.status = ANY ('{completed,failed,timed_out,cancelled}')
-    AND target.digest IS DISTINCT FROM :digest::text AND NOT :digest = ANY (target.late_reports)
+    AND target.digest IS DISTINCT FROM :digest::text AND NOT :digest = ANY (target.late_reports) AND cardinality(target.late_reports) < 20
   RETURNING c.id, c.status, c.command_type, c.version, c.completed_at
 ), noted AS (
   INSERT INTO update_logs (kind, command_id, agent_id, command_type, action, actor, result, message, metadata, stdout, stderr, exit_code, duration_seconds)

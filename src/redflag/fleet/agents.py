@@ -107,15 +107,15 @@ async def store_facts(
     connection: Any, agent_id: uuid.UUID, facts: dict[str, Any], *, agent_version: str = "", os_version: str = ""
 ) -> None:
     """Keeps what an agent says about its host, if it is new."""
-    clean = redaction.clean(facts)
-    if len(redaction.encode(clean)) > 64 * 1024:
+    if len(redaction.encode(facts)) > 64 * 1024:
         raise InvalidInput("The facts are larger than 64 KiB", "Send fewer")
+    clean = redaction.clean(facts)
     await sql.facts.run(
         connection,
         id=agent_id,
         facts=clean,
-        agent_version=redaction.text(agent_version)[:100],
-        os_version=redaction.text(os_version)[:200],
+        agent_version=redaction.short(agent_version, 100),
+        os_version=redaction.short(os_version, 200),
     )
 
 

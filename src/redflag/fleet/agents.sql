@@ -38,7 +38,7 @@ UPDATE agents SET removed_at = now(), act = :act WHERE id = :id AND removed_at I
 -- What an agent says about its host; only a change is written.
 UPDATE agents SET metadata = metadata || :facts::jsonb,
   agent_version = coalesce(nullif(:agent_version::text, ''), agent_version), os_version = coalesce(nullif(:os_version::text, ''), os_version)
-WHERE id = :id AND (NOT metadata @> :facts::jsonb OR agent_version IS DISTINCT FROM coalesce(nullif(:agent_version, ''), agent_version)
+WHERE id = :id AND octet_length((metadata || :facts)::text) <= 131072 AND (NOT metadata @> :facts::jsonb OR agent_version IS DISTINCT FROM coalesce(nullif(:agent_version, ''), agent_version)
   OR os_version IS DISTINCT FROM coalesce(nullif(:os_version, ''), os_version));
 
 -- name: online

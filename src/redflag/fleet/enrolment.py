@@ -39,11 +39,11 @@ class Enrolled:
 
 async def enrol(connection: Any, token: str, host: Host, address: str | None) -> Enrolled:
     """Enrols a host with an enrolment token. Raises NotAuthenticated for a token that is wrong, over or used up, InvalidInput."""
-    hostname = redaction.text(host.hostname).strip()[:255]
+    hostname = redaction.short(host.hostname.strip(), 255).strip()
     if not hostname:
         raise InvalidInput("The host name is empty", "Send hostname")
-    metadata = redaction.clean(host.metadata)
-    if len(redaction.encode(metadata)) > 64 * 1024:
+    # Measured before it is searched: whoever sends it has not shown a valid token yet
+    if len(redaction.encode(host.metadata)) > 64 * 1024:
         raise InvalidInput("The metadata is larger than 64 KiB", "Send less of it")
     agent_id = uuid.uuid4()
     actor = actors.agent(agent_id, address)
@@ -53,12 +53,12 @@ async def enrol(connection: Any, token: str, host: Host, address: str | None) ->
             connection,
             id=agent_id,
             hostname=hostname,
-            os_type=redaction.text(host.os_type)[:50],
-            os_version=redaction.text(host.os_version)[:200],
-            os_architecture=redaction.text(host.os_architecture)[:50],
-            agent_version=redaction.text(host.agent_version)[:100],
+            os_type=redaction.short(host.os_type, 50),
+            os_version=redaction.short(host.os_version, 200),
+            os_architecture=redaction.short(host.os_architecture, 50),
+            agent_version=redaction.short(host.agent_version, 100),
             protocol=host.protocol,
-            metadata=metadata,
+            metadata=redaction.clean(host.metadata),
             act=actor.act("agent_enrolled"),
         )
         access, refresh = await agent_tokens.issue(connection, agent_id)

@@ -19,16 +19,18 @@ from typing import Annotated, Any
 import asyncpg
 import msgspec
 
+from redflag.access import rate
 from redflag.audit import events, redaction
 from redflag.audit.actor import Actor
 from redflag.database import queries
-from redflag.errors import InvalidInput, NotFound
+from redflag.errors import InvalidInput, NotFound, RateLimited
 from redflag.updates.states import severity_of
 
 sql = queries.load(__file__, "inventory.sql")
 
 MOST_ITEMS = 20_000
 MOST_REASONS = 20
+REJECTIONS_AN_HOUR = 6
 METADATA_LIMIT = 16 * 1024
 DESCRIPTION_LIMIT = 4000
 ATTEMPTS = 3
@@ -160,7 +162,7 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
                 digests=[_digest(item) for item in items],
                 items=[item.decode() for item in items],
             )
-        if scan.rejected:
+        if scan.rejected and await _may_be_told(connection, agent_id):
             await events.record(
                 connection,
                 actor,
@@ -204,6 +206,15 @@ def examine(body: list[Any], package_types: Iterable[str]) -> _Scan:
     # What could not even be named may be any package of its type, so of that type nothing is known to be absent
     scan.complete = set() if None in nameless else {one for one in scan.complete if one not in nameless}
     return scan
+
+
+async def _may_be_told(connection: Any, agent_id: uuid.UUID) -> bool:
+    """Whether a rejection gets a record: a few an hour, however often an agent sends the same nonsense."""
+    try:
+        await rate.allow(connection, f"rejected:{agent_id}", REJECTIONS_AN_HOUR, 3600)
+    except RateLimited:
+        return False
+    return True
 
 
 def _digest(item: bytes) -> int:

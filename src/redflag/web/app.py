@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from redflag.audit import redaction, sequencer
 from redflag.audit.checkpoint import Signer, load_key
 from redflag.audit.sequencer import Memory
 from redflag.database import migrate, pool
-from redflag.errors import TooLarge
+from redflag.errors import InvalidInput, TooLarge
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.holds import Holds
 from redflag.settings import Settings
@@ -72,6 +73,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         _release_at_signals(context.holds)
         stop = asyncio.Event()
         work = asyncio.create_task(background.run(context, stop))
+        work.add_done_callback(lambda ended: _end_without(ended, stop))
         log.info("redflag %s serves %s", redflag.__version__, settings.url)
         try:
             yield
@@ -93,6 +95,16 @@ async def _open_log(connection: Any, settings: Settings) -> tuple[Signer, Memory
     origin = settings.log_origin or state["origin"] or settings.origin
     signer = load_key(origin, settings.log_folder / "key", settings.log_key)
     return signer, Memory(settings.log_folder / "newest-checkpoint", signer)
+
+
+def _end_without(work: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """A server that answers and does not sweep is worse than one that ends: whoever keeps it running starts it anew."""
+    if not stop.is_set():
+        log.critical(
+            "the work in the background ended; the server ends with it",
+            exc_info=None if work.cancelled() else work.exception(),
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _release_at_signals(holds: Holds) -> None:
@@ -171,6 +183,10 @@ class BodyLimit:
     """
 
     PATIENCE = 4
+    # Whoever shows no token logs in or enrols, and needs no more
+    WITHOUT_TOKEN = 256 * 1024
+    # A body that stops coming is not waited for
+    SECONDS = 60.0
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -181,17 +197,29 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        read = 0
+        known = any(name == b"authorization" for name, _ in scope["headers"])
+        limit = self.limit if known else min(self.limit, self.WITHOUT_TOKEN)
+        read, whole = 0, False
+
+        async def next_part() -> Message:
+            nonlocal read, whole
+            if whole:
+                # Nothing but the end of the connection can come now, and that may take as long as a call is held
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self.SECONDS)
+            except TimeoutError:
+                raise InvalidInput(f"The body stopped coming for {self.SECONDS:.0f} s", "Send it again") from None
+            read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            return message
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.limit:
-                while message.get("more_body") and read <= self.limit * self.PATIENCE:
-                    message = await receive()
-                    read += len(message.get("body", b""))
-                raise TooLarge(f"The body is larger than {self.limit} bytes", "Send less at once")
+            message = await next_part()
+            if read > limit:
+                while not whole and read <= limit * self.PATIENCE:
+                    await next_part()
+                raise TooLarge(f"The body is larger than {limit} bytes", "Send less at once")
             return message
 
         await self.app(scope, counted, send)

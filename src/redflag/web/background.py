@@ -63,11 +63,16 @@ async def _keep_log(context: Context, stop: asyncio.Event) -> None:
                         await sequencer.publish(connection, context.signer, context.memory)
                         looked_at = True
                 said = ""
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, Conflict) as error:
+        except Exception as error:
             # Said once, not every second, for as long as it is the same
             if str(error) != said:
                 said = str(error)
-                log.critical("the log does not go on: %s", said)
+                log.critical(
+                    "the log does not go on: %s: %s",
+                    type(error).__name__,
+                    said,
+                    exc_info=not isinstance(error, Conflict),
+                )
                 faults_met.note("log_stopped", said)
         if not busy:
             try:

@@ -165,9 +165,11 @@ async def test_tries_are_limited_by_address_and_by_name(pool: Any, bob: Any, nam
     with pytest.raises(RateLimited) as limited:
         await sessions.log_in(pool, bob.username, bob.password, where, tries=3)
     assert 1 <= limited.value.retry_after <= sessions.WINDOW_SECONDS
-    for _ in range(3):
+    # One address does not keep bob out from another; many together do, for a while
+    for _ in range(3 * sessions.NAME_FACTOR - 1):
         with pytest.raises(NotAuthenticated):
             await sessions.log_in(pool, bob.username, "a wrong password", somewhere(), tries=3)
+    await sessions.log_in(pool, bob.username, bob.password, somewhere(), tries=3)
     with pytest.raises(RateLimited):
         await sessions.log_in(pool, bob.username.upper(), bob.password, somewhere(), tries=3)
 

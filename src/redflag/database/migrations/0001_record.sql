@@ -32,6 +32,11 @@ CREATE TABLE update_logs (
     ('success', 'failed', 'error', 'pending', 'timed_out', 'sent', 'running', 'partial', 'cancelled', 'denied')),
   CONSTRAINT update_logs_kind_check CHECK (kind IN
     ('transition', 'late_result', 'note', 'change', 'access', 'service', 'import')),
+  -- What stands in a leaf as it is has bounds, so that every record has a leaf
+  CONSTRAINT update_logs_bounds_check CHECK (length(action) <= 200 AND length(command_type) <= 100 AND length(actor) <= 700
+    AND executed_at BETWEEN '1970-01-01 00:00:00+00' AND '9999-01-01 00:00:00+00'
+    AND sent_at BETWEEN '1970-01-01 00:00:00+00' AND '9999-01-01 00:00:00+00'
+    AND completed_at BETWEEN '1970-01-01 00:00:00+00' AND '9999-01-01 00:00:00+00'),
   CONSTRAINT update_logs_transition_check CHECK (kind <> 'transition' OR (command_id IS NOT NULL AND version IS NOT NULL))
 ) PARTITION BY RANGE (created_at);
 
@@ -75,10 +80,11 @@ CREATE FUNCTION update_logs_admit() RETURNS trigger LANGUAGE plpgsql SECURITY DE
 BEGIN
   IF pg_trigger_depth() = 1 THEN
     IF session_user = redflag_server_role() THEN
-      IF NEW.kind IN ('transition', 'note') THEN
-        RAISE EXCEPTION 'a record of kind % is not the server''s to write', NEW.kind USING ERRCODE = 'RF004',
-          HINT = 'Transitions are written by the trigger on agent_commands, notes by hand.';
+      IF NEW.kind NOT IN ('access', 'service', 'late_result') OR NEW.actor LIKE 'db:%' THEN
+        RAISE EXCEPTION 'a record of kind % by % is not the server''s to write', NEW.kind, NEW.actor USING ERRCODE = 'RF004',
+          HINT = 'Transitions and changes are written by triggers, notes and imports by hand.';
       END IF;
+      NEW.version := NULL;
       IF NEW.actor = '' THEN
         RAISE EXCEPTION 'a record of kind % names no actor', NEW.kind USING ERRCODE = 'RF002',
           HINT = 'Give the actor who caused it.';

@@ -41,7 +41,7 @@ CREATE TABLE api_tokens (
 );
 CREATE UNIQUE INDEX api_tokens_name ON api_tokens (lower(name)) WHERE revoked_at IS NULL;
 CREATE TRIGGER api_tokens_record AFTER INSERT OR UPDATE OR DELETE ON api_tokens FOR EACH ROW
-  EXECUTE FUNCTION record_change('token', 'name', 'role', '!token_hash', 'created_by', 'expires_at', 'revoked_at');
+  EXECUTE FUNCTION record_change('token', 'name', 'role', '!token_hash', 'created_by', 'user_id', 'expires_at', 'revoked_at');
 ALTER TABLE api_tokens ENABLE ALWAYS TRIGGER api_tokens_record;
 
 -- Tries by key (an address, a user name) in the current window; forgotten by a restart of the database without harm.

@@ -121,6 +121,9 @@ BEGIN
     IF NOT changed THEN
       legal := true;
       NEW.act := OLD.act;
+      IF by_server AND (NEW.source, NEW.retried_from_id) IS DISTINCT FROM (OLD.source, OLD.retried_from_id) THEN
+        RAISE EXCEPTION 'command %: where it came from never changes', OLD.id USING ERRCODE = 'RF003';
+      END IF;
       IF by_server AND OLD.next_deadline_at IS NULL AND NEW.result IS DISTINCT FROM OLD.result THEN
         RAISE EXCEPTION 'command % has ended, and its result stays as it was reported', OLD.id USING ERRCODE = 'RF003',
           HINT = 'A report that comes later is a record of its own.';
@@ -193,6 +196,11 @@ BEGIN
           NEW.deadline_kind := 'idle';
         END IF;
       END IF;
+    ELSIF by_server AND (NEW.next_deadline_at, NEW.deadline_kind) IS DISTINCT FROM (OLD.next_deadline_at, OLD.deadline_kind)
+        AND NOT (NEW.status = 'pending' AND NEW.deadline_kind = OLD.deadline_kind
+                 AND NEW.next_deadline_at BETWEEN OLD.next_deadline_at AND now() + interval '1 day') THEN
+      RAISE EXCEPTION 'command %: its deadline follows from its times, and is not the server''s to set', OLD.id USING ERRCODE = 'RF003',
+        HINT = 'Change its timeouts; only what waits for delivery may be given more time, after nobody could have delivered it.';
     END IF;
   ELSE
     NEW.next_deadline_at := NULL;

@@ -36,7 +36,8 @@ COMMENT ON COLUMN updates.command_id IS 'The command that works on it, or did la
 CREATE INDEX updates_command ON updates (command_id) WHERE command_id IS NOT NULL;
 CREATE INDEX updates_package ON updates (package_name, package_type, agent_id);
 CREATE INDEX updates_status ON updates (status, status_at);
-CREATE TRIGGER updates_record AFTER UPDATE ON updates FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
+CREATE TRIGGER updates_record AFTER UPDATE ON updates FOR EACH ROW
+  WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.approved_version IS DISTINCT FROM NEW.approved_version)
   EXECUTE FUNCTION record_change('update', 'status', 'reason', 'approved_version');
 ALTER TABLE updates ENABLE ALWAYS TRIGGER updates_record;
 
@@ -64,6 +65,17 @@ BEGIN
 END $$;
 CREATE TRIGGER updates_guard BEFORE UPDATE ON updates FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION updates_guard();
 ALTER TABLE updates ENABLE ALWAYS TRIGGER updates_guard;
+
+-- What is seen for the first time is pending: a decision is a change, and has its record.
+CREATE FUNCTION updates_begin() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  IF session_user = redflag_server_role() AND (NEW.status <> 'pending' OR NEW.approved_version IS NOT NULL) THEN
+    RAISE EXCEPTION 'an update begins as pending, not as %', NEW.status USING ERRCODE = 'RF001';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER updates_begin BEFORE INSERT ON updates FOR EACH ROW EXECUTE FUNCTION updates_begin();
+ALTER TABLE updates ENABLE ALWAYS TRIGGER updates_begin;
 
 -- Every version that was seen to become available, be installed, or go.
 CREATE TABLE update_versions (

@@ -14,6 +14,8 @@ from redflag.web.context import address, context
 from redflag.web.guards import bearer
 
 WINDOW_SECONDS = 300
+# Whoever sends these has shown no token yet
+SMALL = 256 * 1024
 
 
 @wire.answered
@@ -21,7 +23,7 @@ async def register(request: Request) -> Response:
     """POST /api/v1/agents/register. The token comes as bearer, in the body, or both."""
     here = context(request)
     where = address(request)
-    body = await wire.read(request)
+    body = await wire.read(request, most=SMALL)
     token = wire.text(body, "registration_token") or bearer(request)
     host = enrolment.Host(
         hostname=wire.text(body, "hostname"),
@@ -54,7 +56,7 @@ async def renew(request: Request) -> Response:
     """POST /api/v1/agents/renew: a new access token for a refresh token."""
     here = context(request)
     where = address(request)
-    body = await wire.read(request)
+    body = await wire.read(request, most=SMALL)
     agent_id = wire.identifier(body.get("agent_id"), "agent_id")
     refresh_token = wire.text(body, "refresh_token")
     async with here.pool.acquire() as connection:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from redflag.audit import actor as actors
 from redflag.audit import events
 from redflag.audit.actor import Actor
-from redflag.errors import InvalidInput, NotAuthenticated, NotPermitted
+from redflag.errors import InvalidInput, NotAuthenticated, NotPermitted, TooLarge
 from redflag.web import problems
 from redflag.web.context import address, context
 from redflag.web.guards import bearer
@@ -44,9 +44,11 @@ def ok(body: Any) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def read(request: Request, *, tolerant: bool = False) -> dict[str, Any]:
+async def read(request: Request, *, tolerant: bool = False, most: int | None = None) -> dict[str, Any]:
     """The JSON object of the body. `tolerant`: whatever is no object is taken for an empty one. Raises InvalidInput."""
     body = await request.body()
+    if most is not None and len(body) > most:
+        raise TooLarge(f"The body is larger than {most} bytes", "Send less")
     try:
         value = msgspec.json.decode(body) if body else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -12,7 +12,7 @@ from redflag.access import enrolment
 from redflag.access.roles import Permission
 from redflag.fleet import agents
 from redflag.updates import outcomes
-from redflag.web.api.fields import Body, Cursor, Limit, Text, page, position
+from redflag.web.api.fields import Body, Cursor, Limit, Text, Word, page, position
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"], route_class=GuardedRoute)
@@ -41,7 +41,7 @@ def _shown(row: dict[str, Any], interval: int) -> dict[str, Any]:
 async def list_agents(
     caller: Caller = allow(Permission.READ_FLEET),
     text: Text = None,
-    tag: str | None = None,
+    tag: Word = None,
     removed: bool = False,
     cursor: Cursor = None,
     limit: Limit = 100,

@@ -6,14 +6,14 @@ import datetime
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from redflag.access.roles import Permission
 from redflag.commands import history, queue
 from redflag.commands.states import Status
 from redflag.updates import outcomes
-from redflag.web.api.fields import Body, Cursor, Limit, page, position
+from redflag.web.api.fields import Body, Cursor, Limit, Word, page, position
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/commands", tags=["commands"], route_class=GuardedRoute)
@@ -62,7 +62,7 @@ async def list_commands(
     caller: Caller = allow(Permission.READ_FLEET),
     agent: uuid.UUID | None = None,
     status: Status | None = None,
-    command_type: Annotated[str | None, Query(max_length=100)] = None,
+    command_type: Word = None,
     live: bool = False,
     cursor: Cursor = None,
     limit: Limit = 50,

@@ -13,7 +13,9 @@ from redflag.commands.history import decode_cursor, encode_cursor
 
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at the most")]
 Cursor = Annotated[str | None, Query(max_length=64, description="next_cursor of the page before")]
-Text = Annotated[str | None, Query(max_length=200, description="found anywhere, whatever its case")]
+NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="found anywhere, whatever its case")]
+Word = Annotated[str | None, Query(max_length=300, pattern=NO_NUL)]
 
 
 class Body(pydantic.BaseModel):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from redflag.access.roles import Permission
 from redflag.audit import events, sequencer
 from redflag.commands import history
 from redflag.commands.states import Kind, Result
-from redflag.web.api.fields import Cursor, Limit, Text
+from redflag.web.api.fields import Cursor, Limit, Text, Word
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/commands", tags=["history"], route_class=GuardedRoute)
@@ -25,11 +25,11 @@ async def read_history(
     command: uuid.UUID | None = None,
     agent_id: uuid.UUID | None = None,
     command_id: uuid.UUID | None = None,
-    command_type: Annotated[str | None, Query(max_length=100)] = None,
+    command_type: Word = None,
     result: Result | None = None,
-    actor: Annotated[str | None, Query(max_length=300)] = None,
+    actor: Word = None,
     kind: Kind | None = None,
-    action: Annotated[str | None, Query(max_length=100)] = None,
+    action: Word = None,
     since: datetime.datetime | None = None,
     until: datetime.datetime | None = None,
     text: Text = None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from redflag.access.roles import Permission
 from redflag.updates import approvals, listing
 from redflag.updates.states import Severity, Status
-from redflag.web.api.fields import Body, Cursor, Limit, Text
+from redflag.web.api.fields import Body, Cursor, Limit, Text, Word
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/updates", tags=["updates"], route_class=GuardedRoute)
@@ -29,7 +29,7 @@ async def list_updates(
     caller: Caller = allow(Permission.READ_FLEET),
     agent: uuid.UUID | None = None,
     text: Text = None,
-    package_type: Annotated[str | None, Query(max_length=50)] = None,
+    package_type: Word = None,
     status: Status | None = None,
     severity: Severity | None = None,
     cursor: Cursor = None,
