@@ -356,7 +356,7 @@ async def test_only_members_of_the_owner_are_believed_to_import(moved: Moved) ->
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL redflag.importing = 'on'")
-            with pytest.raises(asyncpg.PostgresError, match="names no actor"):
+            with pytest.raises(asyncpg.PostgresError, match="is not the server's to write"):
                 async with connection.transaction():
                     await connection.execute("INSERT INTO update_logs (kind, result) VALUES ('import', 'success')")
             with pytest.raises(asyncpg.PostgresError, match="begins as pending"):

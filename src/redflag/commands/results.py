@@ -46,7 +46,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a report: `recorded`, `already_recorded` or `late`; and the command's type and status now."""
+    """What became of a report, and the command's type and status now.
+
+    `recorded`, `already_recorded`, `late`, or `not_recorded` after too many different ones that were late.
+    """
 
     received: str
     command_type: str
@@ -95,5 +98,10 @@ async def report(
         raise NotFound(f"No command {command_id} of this agent", "Drop the report")
     if not (row["was_sent"] or row["ended"] or row["late"]) and row["status"] == Status.PENDING:
         raise Conflict(f"Command {command_id} was never handed out", "Drop the report")
-    received = "recorded" if row["ended"] else "late" if row["late"] else "already_recorded"
+    if row["ended"]:
+        received = "recorded"
+    elif row["late"]:
+        received = "late"
+    else:
+        received = "already_recorded" if row["known"] else "not_recorded"
     return Outcome(received, row["command_type"], Status(row["status"]), row["params"])

@@ -25,5 +25,6 @@ WITH target AS (
   FROM late
 )
 SELECT target.id, target.command_type, target.params, coalesce((SELECT :status::text FROM ended), target.status) AS status, target.sent_at IS NOT NULL AS was_sent,
-  EXISTS (SELECT FROM ended) AS ended, EXISTS (SELECT FROM late) AS late
+  EXISTS (SELECT FROM ended) AS ended, EXISTS (SELECT FROM late) AS late,
+  target.digest IS NOT DISTINCT FROM :digest OR :digest = ANY (target.late_reports) AS known
 FROM target;

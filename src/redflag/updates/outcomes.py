@@ -91,7 +91,7 @@ async def _take_effect(
             late=outcome.received == "late",
             act=actor.act("update_reported"),
         )
-        if outcome.received != "already_recorded" and await sql.needs_scan.value(connection, agent_id=agent_id):
+        if outcome.received in {"recorded", "late"} and await sql.needs_scan.value(connection, agent_id=agent_id):
             await queue.enqueue(connection, actor, [agent_id], "scan_updates", source="automatic")
         return
     reason = because("the installation failed", report.message, report.stderr or _exit(report))

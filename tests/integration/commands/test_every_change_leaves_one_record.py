@@ -364,11 +364,19 @@ async def test_a_live_command_has_no_end_and_being_given_one_changes_nothing(
 @pytest.mark.parametrize("role", ROLES)
 async def test_moving_a_deadline_alone_is_no_change(role: str, status: Status, by: Any, disposable: Any) -> None:
     command_id = await disposable(status)
+    moved = "UPDATE agent_commands SET next_deadline_at = next_deadline_at + $2 WHERE id = $1"
     async with by(role) as connection:
         before, recorded, _ = await state_of(connection, command_id)
-        await connection.execute(
-            "UPDATE agent_commands SET next_deadline_at = next_deadline_at + interval '1 day' WHERE id = $1", command_id
-        )
+        if role == "server":
+            # It may give more time to what waits for delivery, up to a day from now; nothing else
+            for span in (-60 * MINUTE, 30 * 60 * MINUTE) if status == Status.PENDING else (-60 * MINUTE, 60 * MINUTE):
+                with pytest.raises(asyncpg.PostgresError, match="is not the server's to set"):
+                    async with connection.transaction():
+                        await connection.execute(moved, command_id, span)
+            assert (await state_of(connection, command_id))[0] == before
+            if status != Status.PENDING:
+                return
+        await connection.execute(moved, command_id, 60 * MINUTE)
         after, now_recorded, _ = await state_of(connection, command_id)
         assert after["next_deadline_at"] > before["next_deadline_at"]
         assert (after["version"], now_recorded) == (before["version"], recorded)

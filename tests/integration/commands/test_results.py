@@ -186,7 +186,10 @@ async def test_of_equal_late_reports_at_once_one_is_recorded(pool: Any, owner: A
 async def test_an_agent_that_never_stops_reporting_fills_no_row(server: Any, owner: Any, agent_id: uuid.UUID) -> None:
     one = await make_command(owner, agent_id, Status.TIMED_OUT)
     for n in range(30):
-        assert (await tell(server, agent_id, one, Report("success", stdout=str(n)))).received == "late"
+        received = (await tell(server, agent_id, one, Report("success", stdout=str(n)))).received
+        assert received == ("late" if n < 20 else "not_recorded")
+    assert (await tell(server, agent_id, one, Report("success", stdout="7"))).received == "already_recorded"
+    assert len(await records(owner, one, "late_result")) == 20
     kept = (await command(owner, one))["late_reports"]
     assert len(kept) == len(set(kept)) == 20
 
