@@ -12,8 +12,6 @@ import logging
 import uuid
 from typing import Any
 
-import asyncpg
-
 from redflag.database import queries
 
 log = logging.getLogger("redflag.fleet")
@@ -56,8 +54,8 @@ class Holds:
             if self._held:
                 try:
                     await self._look()
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                    log.error("could not look for work for held agents: %s: %s", type(error).__name__, error)
+                except Exception:  # the sweep runs beside this, and must not end with it
+                    log.exception("could not look for work for held agents, and will look again")
             try:
                 await asyncio.wait_for(stop.wait(), ROUND_SECONDS)
             except TimeoutError:

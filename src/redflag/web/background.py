@@ -10,8 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
-
 from redflag.access import agent_tokens, rate, sessions
 from redflag.alerts import faults, rules
 from redflag.audit import events, sequencer
@@ -86,10 +84,8 @@ async def _every(seconds: float, work: Work, context: Context, stop: asyncio.Eve
         try:
             async with context.pool.acquire() as connection:
                 await work(connection, context)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            log.error(
-                "%s failed, and will be tried again: %s: %s", work.__name__.strip("_"), type(error).__name__, error
-            )
+        except Exception:  # one that fails must not end the others, the sweep among them
+            log.exception("%s failed, and will be tried again", work.__name__.strip("_"))
         try:
             await asyncio.wait_for(stop.wait(), seconds)
         except TimeoutError:

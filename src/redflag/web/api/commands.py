@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import uuid
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from redflag.access.roles import Permission
 from redflag.commands import history, queue
 from redflag.commands.states import Status
 from redflag.updates import outcomes
-from redflag.web.api.fields import Body, Cursor, Limit, Word, page, position
+from redflag.web.api.fields import Body, Cursor, Limit, Word, page, position, span
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/commands", tags=["commands"], route_class=GuardedRoute)
@@ -37,10 +36,6 @@ class Reason(Body):
     reason: str = Field("", max_length=500)
 
 
-def _span(seconds: float | None) -> datetime.timedelta | None:
-    return None if seconds is None else datetime.timedelta(seconds=seconds)
-
-
 @router.post("", status_code=201)
 async def enqueue(body: NewCommand, caller: Caller = allow(Permission.ENQUEUE)) -> dict[str, Any]:
     """Enqueues a command for each of the agents, or for none if one of them is not there."""
@@ -51,8 +46,8 @@ async def enqueue(body: NewCommand, caller: Caller = allow(Permission.ENQUEUE)) 
             body.agent_ids,
             body.command_type,
             body.params,
-            delivery_timeout=_span(body.delivery_timeout),
-            execution_timeout=_span(body.execution_timeout),
+            delivery_timeout=span(body.delivery_timeout),
+            execution_timeout=span(body.execution_timeout),
         )
     return {"commands": rows}
 

@@ -31,6 +31,11 @@ class Body(pydantic.BaseModel):
         return value
 
 
+def span(seconds: float | None) -> datetime.timedelta | None:
+    """A length of time that was given in seconds, or None."""
+    return None if seconds is None else datetime.timedelta(seconds=seconds)
+
+
 def position(cursor: str | None) -> tuple[datetime.datetime, uuid.UUID] | None:
     """Where a list goes on. Raises InvalidInput."""
     return decode_cursor(cursor) if cursor else None

@@ -11,7 +11,7 @@ from pydantic import Field
 from redflag.access.roles import Permission
 from redflag.timeouts import policies, sweeper
 from redflag.web.api.commands import Seconds
-from redflag.web.api.fields import Body, Limit
+from redflag.web.api.fields import Body, Limit, span
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1", tags=["timeouts"], route_class=GuardedRoute)
@@ -32,10 +32,6 @@ def _in_seconds(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.total_seconds() if isinstance(value, datetime.timedelta) else value for name, value in row.items()
     }
-
-
-def _span(seconds: float | None) -> datetime.timedelta | None:
-    return None if seconds is None else datetime.timedelta(seconds=seconds)
 
 
 @router.post("/admin/timeout-service/run")
@@ -85,10 +81,10 @@ async def set_policy(
             connection,
             caller.actor,
             command_type,
-            delivery=_span(body.delivery_timeout),
-            start=_span(body.start_timeout),
-            execution=_span(body.execution_timeout),
-            idle=_span(body.idle_timeout),
+            delivery=span(body.delivery_timeout),
+            start=span(body.start_timeout),
+            execution=span(body.execution_timeout),
+            idle=span(body.idle_timeout),
             no_idle=body.no_idle,
             apply_to_live=body.apply_to_live,
         )
