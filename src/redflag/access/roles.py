@@ -35,6 +35,7 @@ class Permission(enum.StrEnum):
     MANAGE_POLICIES = "manage_policies"
     MANAGE_USERS = "manage_users"
     MANAGE_TOKENS = "manage_tokens"
+    MANAGE_LOG = "manage_log"  # witnesses, where checkpoints and records are sent, retention, legal holds, erasure
 
 
 _VIEWER = frozenset({Permission.READ_FLEET})

@@ -1,0 +1,1 @@
+"""The log as others take it: by position, in their formats."""

@@ -1,0 +1,1 @@
+../verify/redflag_verify.py
