@@ -33,6 +33,7 @@ def test_an_operator_works_with_the_fleet_but_decides_nothing_about_people_polic
         Permission.MANAGE_POLICIES,
         Permission.MANAGE_USERS,
         Permission.MANAGE_TOKENS,
+        Permission.MANAGE_LOG,
     }
 
 

@@ -53,7 +53,7 @@ class Entry:
 
 
 async def bounds(connection: Any, selection: Selection) -> tuple[int, int]:
-    """The positions [first, end) between which everything of the selection's period stands and a checkpoint covers. (n, n) if nothing does."""
+    """The positions [first, end) within which the period stands, as far as a checkpoint covers it; (n, n) if nothing does."""
     newest = await sequencer.sql.newest_checkpoint.one(connection)
     size = newest["size"] if newest else 0
     row = await sql.bounds.one(connection, since=selection.since, until=selection.until)
