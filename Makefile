@@ -54,24 +54,23 @@ logs: ## follow the logs of server, agent and database (Ctrl-C ends it)
 	exec tail -n 40 -F log/server.log log/agent.log database/log
 
 test: $(TEST) ## run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 check: $(TEST) ## what CI runs: format, lint, types, floors, tests
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet . || { echo "Not formatted as it should be: run $(BIN)/ruff format ." >&2; exit 1; }
 	@echo "ruff check";  $(BIN)/ruff check --quiet .
 	@echo "mypy";        $(BIN)/mypy
 	@echo "lint-imports"; out=$$($(BIN)/lint-imports 2>&1) || { echo "$$out"; exit 1; }
-	@echo "pytest";      $(BIN)/python -m pytest
+	@echo "pytest";      $(BIN)/python -m pytest -n auto
 
 accept: $(RUNTIME) ## run the seed's acceptance test against a server of its own
 	@.ci/accept $(SEED)
 
 fault: $(TEST) ## kill processes and the network on purpose (long)
-	@$(BIN)/python -m pytest -m fault tests/fault
+	@REDFLAG_LONG=1 $(BIN)/python -m pytest -n auto -m fault tests/fault
 
-bench: $(TEST) ## measure: check-ins, sweeps, history
-	@[ -d tests/bench ] && ls tests/bench/*.py >/dev/null 2>&1 || { echo "There are no benchmarks in tests/bench."; exit 1; }; \
-	for one in tests/bench/bench_*.py; do echo "$$one"; $(BIN)/python "$$one"; done
+bench: $(TEST) ## measure every goal on a database of its own (QUICK=1: a short version)
+	@QUICK=$(QUICK) $(BIN)/python tests/bench/run.py $(if $(ONLY),$(addprefix --only ,$(ONLY)))
 
 lock: $(TEST) ## pin every dependency anew, in requirements/
 	@echo "Resolving ..."

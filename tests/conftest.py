@@ -5,6 +5,7 @@ The record is append-only, so tests do not clean up: each makes agents and comma
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,9 +14,28 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from databases import connection, connections
-from redflag.database import migrate as migrations
+import parallel
+from databases import connection, own_database
+from machine import to_itself
 from redflag.database.embedded import EmbeddedDatabase
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """What `-n auto` means."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else parallel.processes()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.ByFile:
+    """Which process runs what, with `-n`."""
+    return parallel.ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n` what takes long begins first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: parallel.turn(item.path))
 
 
 @pytest.fixture(scope="session")
@@ -32,42 +52,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedDatab
     database.stop("immediate")
 
 
-@pytest.fixture(scope="session")
-def dsn_owner(postgres: EmbeddedDatabase) -> str:
-    """The owner's address: no superuser, made the tables."""
-    return postgres.url("redflag_owner")
-
-
-@pytest.fixture(scope="session")
-def dsn_server(postgres: EmbeddedDatabase) -> str:
-    """The server's address."""
-    return postgres.url("redflag_server")
+migrated, dsn_owner, dsn_server, owner, server, pool = own_database("common", size=24)
 
 
 @pytest.fixture(scope="session")
 def dsn_superuser(postgres: EmbeddedDatabase) -> str:
-    """The superuser's address, in the same database."""
-    return postgres.url("postgres", "redflag")
-
-
-@pytest_asyncio.fixture(scope="session")
-async def migrated(dsn_owner: str) -> None:
-    """The schema, as the migrations make it."""
-    await migrations.migrate(dsn_owner, "redflag_server")
-
-
-@pytest_asyncio.fixture(scope="session")
-async def owner(migrated: None, dsn_owner: str) -> AsyncIterator[Any]:
-    """A connection of the owner."""
-    async for opened in connection(dsn_owner):
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="session")
-async def server(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
-    """A connection of the server's role."""
-    async for opened in connection(dsn_server):
-        yield opened
+    """The superuser's address, in the common database."""
+    return postgres.url("postgres", "common")
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -77,19 +68,19 @@ async def superuser(migrated: None, dsn_superuser: str) -> AsyncIterator[Any]:
         yield opened
 
 
-@pytest_asyncio.fixture(scope="session")
-async def pool(migrated: None, dsn_server: str) -> AsyncIterator[Any]:
-    """The server's connections."""
-    async for opened in connections(dsn_server, 24):
-        yield opened
-
-
 @pytest_asyncio.fixture
 async def agent_id(owner: Any) -> uuid.UUID:
     """An agent that nobody else uses."""
     return await owner.fetchval(
         "INSERT INTO agents (hostname, protocol) VALUES ($1, 1) RETURNING id", f"host-{uuid.uuid4()}"
     )
+
+
+@pytest.fixture
+def apt_to_itself() -> Iterator[None]:
+    """The machine's apt, whose lists and lock only one may have at a time."""
+    with to_itself("apt"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -753,11 +753,13 @@ class Trust:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The head of a log, after its signatures were verified."""
+    """The head of a log, after its signatures were verified. `closed`: the logs from which it says that it goes on, and the
+    size with which each was closed."""
 
     origin: str
     size: int
     root: bytes
+    closed: tuple[tuple[str, int], ...] = ()
 
 
 def open_checkpoint(data: bytes, trust: Trust, report: Report, where: str = "checkpoint") -> Checkpoint:
@@ -776,10 +778,47 @@ def open_checkpoint(data: bytes, trust: Trust, report: Report, where: str = "che
     report.checked.append(
         f"{where}: signed by {trust.key.name} (key id {trust.key.id.hex()}): {size} entries, root {root.hex()}"
     )
-    if len(lines) > 3:
-        report.not_checked.append(f"{where}: its {len(lines) - 3} extension lines have no meaning here")
+    earlier = {line: head for line in lines[3:] if (head := _earlier_log(line, where)) is not None}
+    report.not_checked.extend(f"{where}: what it says of a log before it: {line}" for line in earlier)
+    if len(lines) > 3 + len(earlier):
+        report.not_checked.append(f"{where}: its {len(lines) - 3 - len(earlier)} extension lines have no meaning here")
     _check_witnesses(note, trust, report, where)
-    return Checkpoint(lines[0], size, root)
+    closed = tuple((head.origin, head.size) for line, head in earlier.items() if line.startswith("previous "))
+    return Checkpoint(lines[0], size, root, closed)
+
+
+def _earlier_log(line: str, where: str) -> Checkpoint | None:
+    """The head of an earlier log that an extension line names: `previous` or `abandoned`, its name, size and root."""
+    words = line.split(" ")
+    if len(words) != 4 or words[0] not in {"previous", "abandoned"} or not _is_name(words[1]):
+        return None
+    try:
+        return Checkpoint(words[1], decimal(words[2], where), unbase64(words[3], where, 32))
+    except NotVerified:
+        return None
+
+
+def open_older(data: bytes, trust: Trust, where: str) -> Checkpoint:
+    """An older checkpoint, by the same key, which may be of a log that was closed: `check_lineage` decides on its name.
+
+    It was verified when it was saved; witnesses may have come later, so that none is asked for.
+    """
+    name = data.partition(b"\n")[0].decode("utf-8", "replace")
+    return open_checkpoint(data, Trust(Key(name, ED25519, trust.key.public)), Report(), where)
+
+
+def check_lineage(old: Checkpoint, new: Checkpoint, report: Report) -> None:
+    """That both are of one log, or that the newer one says that it goes on from the older one's, as that was closed."""
+    if old.origin == new.origin:
+        return
+    size = dict(new.closed).get(old.origin)
+    if size is None:
+        raise NotVerified("the older checkpoint is of another log, from which this one does not go on", "consistency",
+                          old.origin, new.origin)  # fmt: skip
+    if old.size > size:
+        raise NotVerified(f"the log {old.origin} was closed with {size} entries, and what came after them was given up",
+                          "consistency", f"a checkpoint of {old.size}", f"at most {size}")  # fmt: skip
+    report.checked.append(f"{new.origin} says that it goes on from {old.origin}, which was closed with {size} entries")
 
 
 def _check_witnesses(note: Note, trust: Trust, report: Report, where: str) -> None:
@@ -936,6 +975,7 @@ def read_consistency(data: bytes, where: str) -> tuple[int, list[bytes]]:
 
 def check_consistency(old: Checkpoint, new: Checkpoint, proof: list[bytes] | None, how: str, report: Report) -> None:
     """That the new tree begins with the old one."""
+    check_lineage(old, new, report)
     if old.size > new.size:
         raise NotVerified("the log has become smaller: it was rolled back, or the two are in the wrong order", "consistency",
                           f"{new.size} entries", f"at least {old.size}")  # fmt: skip
@@ -1369,6 +1409,7 @@ def stated_period(manifest: dict[str, Any]) -> str:
 def _check_earlier(earlier: Earlier, new: Checkpoint, entries: _Entries, report: Report, inside: bytes | None) -> None:
     old = earlier.checkpoint
     if entries.earlier_root is not None and old.size < new.size:
+        check_lineage(old, new, report)
         # All of the older tree's entries are here and are those of the new tree: its root can simply be computed
         if entries.earlier_root != old.root:
             raise NotVerified(f"the log of {new.size} entries does not begin with the older one of {old.size}", "consistency",
@@ -1628,7 +1669,6 @@ def _trust(arguments: argparse.Namespace) -> Trust:
 
 def _run(arguments: argparse.Namespace, report: Report) -> None:
     trust = _trust(arguments)
-    alone = Trust(trust.key)  # an older checkpoint was verified when it was saved; witnesses may have come later
     if arguments.command == "checkpoint":
         checkpoint = open_checkpoint(read_file(arguments.file, NOTE_LIMIT), trust, report)
         report.not_checked.append("that the log's entries give this root, and that it continues an older checkpoint")
@@ -1636,16 +1676,14 @@ def _run(arguments: argparse.Namespace, report: Report) -> None:
         leaf = None if arguments.leaf is None else read_file(arguments.leaf, LEAF_LIMIT)
         checkpoint = verify_proof(read_file(arguments.file, PROOF_LIMIT), trust, report, leaf)
     elif arguments.command == "consistency":
-        old = open_checkpoint(read_file(arguments.old, NOTE_LIMIT), alone, Report(), "old checkpoint")
-        report.checked.append(f"old checkpoint: signed by {trust.key.name}: {old.size} entries")
+        old = open_older(read_file(arguments.old, NOTE_LIMIT), trust, "old checkpoint")
+        report.checked.append(f"old checkpoint: signed by {old.origin}: {old.size} entries")
         checkpoint = open_checkpoint(read_file(arguments.new, NOTE_LIMIT), trust, report, "new checkpoint")
         Earlier(old, arguments.proof, arguments.tiles).check(checkpoint, report)
     else:
         earlier = None
         if arguments.since_checkpoint is not None:
-            old = open_checkpoint(
-                read_file(arguments.since_checkpoint, NOTE_LIMIT), alone, Report(), "older checkpoint"
-            )
+            old = open_older(read_file(arguments.since_checkpoint, NOTE_LIMIT), trust, "older checkpoint")
             earlier = Earlier(old, arguments.proof, arguments.tiles)
         elif arguments.proof or arguments.tiles:
             raise Unreadable("--proof and --tiles say how to check --since-checkpoint, which was not given")

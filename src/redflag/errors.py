@@ -14,10 +14,13 @@ RedFlagError
 │   └── TooLarge            its body is larger than this server takes
 ├── NotAuthenticated        no token, or one that is not valid
 ├── NotPermitted            known, but the role does not allow it
-└── RateLimited             too many tries; `retry_after` says when to come back
+├── RateLimited             too many tries; `retry_after` says when to come back
+└── Overloaded              the server has all it can do; `retry_after` says when to come back
 """
 
 from __future__ import annotations
+
+import random
 
 
 class RedFlagError(Exception):
@@ -90,3 +93,12 @@ class RateLimited(RedFlagError):
     def __init__(self, what: str, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(what, f"Try again in {retry_after} s")
+
+
+class Overloaded(RedFlagError):
+    """The server has as much under way as it can carry. `retry_after` (seconds) differs from caller to caller, so that they do
+    not all come back at once."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, "Try again a little later")
+        self.retry_after = random.randint(5, 30)  # noqa: S311 - spread, not secret

@@ -69,6 +69,9 @@ class Settings(pydantic_settings.BaseSettings):
     log_public: bool = pydantic.Field(
         False, description="serve the log's checkpoints, tiles and entries to whoever asks"
     )
+    checkpoint_folder: Path | None = pydantic.Field(
+        None, description="where files and git repositories of checkpoints are; else checkpoints in the data folder"
+    )
     docs: bool = pydantic.Field(True, description="serve /api/docs and /api/openapi.json to whoever is logged in")
     log_level: str = pydantic.Field("info", pattern="^(debug|info|warning|error)$")
     replica: str = pydantic.Field(
@@ -108,6 +111,12 @@ class Settings(pydantic_settings.BaseSettings):
     def log_folder(self) -> Path:
         """The log's key, and the newest checkpoint that this server knows."""
         return self.folder / "log-key"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints that are sent to files and git repositories, absolute."""
+        given = self.checkpoint_folder
+        return given.expanduser().resolve() if given else self.folder / "checkpoints"
 
     @property
     def folder(self) -> Path:

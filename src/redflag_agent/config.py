@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from redflag_agent.errors import ConfigError, UsageError
 from redflag_agent.files import CONFIG_NAME, write_private
+from redflag_verify import ED25519, Key, Unreadable
 
 DEFAULT_STATE_DIR = "/var/lib/redflag-agent"
 STATE_DIR_VARIABLE = "REDFLAG_AGENT_STATE"
@@ -27,7 +28,8 @@ class Config:
     """What the agent knows of its server, and what its host allows.
 
     `check_in_interval` is in seconds. `allow_commands` names the command types that the host lets the server use; None
-    means every type. `allow_reboot` must be set besides for `reboot`.
+    means every type. `allow_reboot` must be set besides for `reboot`. `log_key` is the public key of the server's audit log,
+    pinned at the enrolment or when first seen.
     """
 
     server: str
@@ -38,6 +40,7 @@ class Config:
     allow_reboot: bool = False
     allow_commands: Optional[List[str]] = None
     ca_file: Optional[str] = None
+    log_key: Optional[str] = None
 
     def __repr__(self) -> str:
         """Without the tokens: a repr ends up in logs."""
@@ -110,8 +113,20 @@ def _parse(data: Any) -> Config:
         raise ValueError("allow_reboot must be true or false")
     if config.allow_commands is not None and not isinstance(config.allow_commands, list):
         raise ValueError("allow_commands must be a list of command types, or null")
+    if config.log_key is not None:
+        parse_log_key(str(config.log_key))
     config.check_in_interval = clean_interval(config.check_in_interval, DEFAULT_INTERVAL)
     return config
+
+
+def parse_log_key(vkey: str) -> Key:
+    """The log's key from its name+id+base64 form (C2SP signed-note, "Verifier keys"), or raise UsageError."""
+    try:
+        return Key.parse(vkey, ED25519)
+    except Unreadable as error:
+        raise UsageError(
+            f"The log's key cannot be used: {error}; copy it again, whole, as `redflag audit key` prints it."
+        ) from None
 
 
 def clean_token(value: object) -> bool:

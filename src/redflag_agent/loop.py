@@ -29,6 +29,7 @@ from redflag_agent.journal import Entry, Journal
 from redflag_agent.log import logger
 from redflag_agent.sender import Sender
 from redflag_agent.task import Handler, Host
+from redflag_agent.witness import LOOK_EVERY, Witness
 from redflag_agent.worker import Worker
 
 STATUS_NAME = "status.json"
@@ -54,6 +55,7 @@ class Agent:
         progress_every: float = PROGRESS_EVERY,
         rapid_interval: float = RAPID_INTERVAL,
         stop_grace: float = STOP_GRACE,
+        look_every: float = LOOK_EVERY,
     ) -> None:
         self._directory = directory
         self._api = Api(directory, config)
@@ -65,6 +67,7 @@ class Agent:
             raise
         self._sender = Sender(self._api, self._journal)
         host = Host(config, packages.available(), self._set_rapid)
+        self._witness = Witness(directory, self._api, every=look_every)
         self._worker = Worker(self._api, self._journal, self._sender, host, handlers)
         self._progress_every = progress_every
         self._rapid_interval = rapid_interval
@@ -185,6 +188,9 @@ class Agent:
                 "rapid_polling_until": until.isoformat(timespec="seconds").replace("+00:00", "Z"),
                 "rapid_polling_duration_minutes": self._rapid_minutes,
             }
+        asked = self._witness.question()
+        if asked is not None:
+            body["log"] = asked
         answer = self._api.check_in(body, self._wait)
         wait = answer.get("wait")
         self._wait = int(min(wait, MAX_WAIT)) if isinstance(wait, (int, float)) and wait >= 1 else 0
@@ -195,6 +201,9 @@ class Agent:
         ended = answer.get("ended")
         self._worker.end(ended if isinstance(ended, list) else [])
         self._take(answer.get("commands"))
+        if asked is not None:
+            self._witness.take(answer.get("log"))
+        self._witness.report()
 
     def _take(self, handed_out: Any) -> None:
         """Journal the commands of a check-in, tell the server, then let them run."""

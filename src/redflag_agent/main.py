@@ -1,4 +1,4 @@
-"""The command line: redflag-agent enroll | run | scan | status | version.
+"""The command line: redflag-agent enroll | run | scan | status | pin-log | version.
 
 Every failure is one sentence on stderr with the next step, and an exit code from `errors`; a traceback never reaches
 the user.
@@ -7,6 +7,7 @@ the user.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -14,11 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from redflag_agent import __version__, config, facts, journal, log, packages, runner
+from redflag_agent import __version__, config, facts, journal, log, packages, runner, witness
 from redflag_agent.client import Client
 from redflag_agent.errors import AgentError, ConfigError, PackageError, ServerUnreachable, UsageError
 from redflag_agent.files import CONFIG_NAME, StateLock, private_directory, utc_now
 from redflag_agent.loop import Agent, read_status
+from redflag_verify import Key, vkey
 
 SCAN_DEADLINE = 1800.0
 
@@ -79,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="PEM file of the authority that signed the server's certificate"
     )
+    enroll.add_argument(
+        "--log-key",
+        metavar="KEY",
+        help="the public key of the server's audit log, as `redflag audit key` prints it (default: the one the server gives)",
+    )
     enroll.add_argument("--force", action="store_true", help="replace an existing enrolment")
     enroll.set_defaults(function=_enroll)
 
@@ -96,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.set_defaults(function=_status)
 
+    pin_log = commands.add_parser(
+        "pin-log",
+        parents=[common, as_json],
+        help="take another log for the server's, after the administrator put it in the old one's place",
+    )
+    pin_log.add_argument("--log-key", required=True, metavar="KEY", help="as `redflag audit key` prints it")
+    pin_log.set_defaults(function=_pin_log)
+
     version = commands.add_parser("version", parents=[as_json], help="print the version")
     version.set_defaults(function=_version)
     return parser
@@ -104,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 def _enroll(arguments: argparse.Namespace) -> int:
     server = config.clean_server(arguments.server)
     token = _registration_token(arguments)
+    log_key = config.parse_log_key(arguments.log_key) if arguments.log_key else None
     directory: Path = arguments.state_dir
     private_directory(directory)
     lock = StateLock(directory)
@@ -117,9 +133,11 @@ def _enroll(arguments: argparse.Namespace) -> int:
             print(
                 "redflag-agent: warning: http sends the tokens unencrypted; use https outside a test.", file=sys.stderr
             )
-        answer = Client(server, ca_file=ca_file).enrol(token, dict(facts.identity(), protocol=1))
+        with contextlib.closing(Client(server, ca_file=ca_file)) as client:
+            answer = client.enrol(token, dict(facts.identity(), protocol=1))
         enrolment = _enrolment(server, ca_file, answer)
-        _keep_restrictions(directory, enrolment)
+        enrolment.log_key = _log_key(log_key, answer.get("log_key"), enrolment.agent_id)
+        _keep_of_old(directory, enrolment)
         _put_aside_journal(directory)
         config.save(directory, enrolment)
     finally:
@@ -164,8 +182,25 @@ def _enrolment(server: str, ca_file: Optional[str], answer: Mapping[str, Any]) -
     )
 
 
-def _keep_restrictions(directory: Path, enrolment: config.Config) -> None:
-    """What the administrator of this host allows does not change with the server."""
+def _log_key(wanted: Optional[Key], told: object, agent_id: str) -> Optional[str]:
+    """The log's key to pin: the one from the command line, which the server has to agree with, else the server's."""
+    try:
+        given = config.parse_log_key(told) if isinstance(told, str) else None
+    except UsageError as error:
+        print(f"redflag-agent: warning: the server gave no key of its log: {error}", file=sys.stderr)
+        given = None
+    if wanted is not None and given is not None and wanted.public != given.public:
+        raise ConfigError(
+            f"The server's log has the key {vkey(given)}, which is not the one of --log-key; this host is not enrolled. "
+            f"Find out which is right, and have agent {agent_id} removed on the server."
+        )
+    key = wanted or given
+    return vkey(key) if key is not None else None
+
+
+def _keep_of_old(directory: Path, enrolment: config.Config) -> None:
+    """What the administrator of this host allows does not change with the server, and neither does what it saw of its log."""
+    keeps_log = False
     if (directory / CONFIG_NAME).exists():
         try:
             old = config.load(directory)
@@ -173,6 +208,10 @@ def _keep_restrictions(directory: Path, enrolment: config.Config) -> None:
             print(f"redflag-agent: warning: what the old enrolment allowed is not kept: {error}", file=sys.stderr)
         else:
             enrolment.allow_reboot, enrolment.allow_commands = old.allow_reboot, old.allow_commands
+            if old.log_key and enrolment.log_key:
+                keeps_log = config.parse_log_key(old.log_key).public == config.parse_log_key(enrolment.log_key).public
+    if not keeps_log:
+        witness.forget(directory)
 
 
 def _put_aside_journal(directory: Path) -> None:
@@ -254,11 +293,18 @@ def _status(arguments: argparse.Namespace) -> int:
         "unsent_results": sum(command["state"] == "finished" for command in open_commands),
         "refused_results": refused[-20:],
     }
+    status["log"] = seen = _seen_of_log(directory, settings)
     lines = [
         f"Enrolled with   {status['server']}",
         f"Agent id        {status['agent_id']}",
         f"Last check-in   {status['last_check_in'] or 'none yet'}",
+        f"Audit log       {seen['size']} records of {seen['origin']}, seen {seen['seen_at']}"
+        if seen["seen_at"]
+        else "Audit log       not seen yet",
     ]
+    if seen["doubted"]:
+        alarm = seen["alarm"] or {}
+        lines.append(f"LOG DOUBTED     {alarm.get('at')} {alarm.get('message')}. {witness.NEXT_STEP}")
     if status["last_error"]:
         lines.append(f"Last error      {noted.get('last_error_at')} {status['last_error']}")
     lines.append(
@@ -267,6 +313,35 @@ def _status(arguments: argparse.Namespace) -> int:
     _show(arguments.json, status, "\n".join(lines))
     if open_commands and not arguments.json:
         _table(["COMMAND", "TYPE", "STATE", "SINCE"], [list(command.values()) for command in open_commands])
+    return 0
+
+
+def _seen_of_log(directory: Path, settings: config.Config) -> Dict[str, Any]:
+    memory = witness.read_memory(directory)
+    key = config.parse_log_key(settings.log_key) if settings.log_key else None
+    opened = witness.open_held(key, memory.note) if key is not None and memory.note else None
+    return {
+        "key": settings.log_key,
+        "origin": opened[1].origin if opened else key.name if key is not None else None,
+        "size": opened[1].size if opened else 0,
+        "seen_at": memory.seen_at if opened else None,
+        "doubted": memory.doubted,
+        "alarm": memory.alarm,
+    }
+
+
+def _pin_log(arguments: argparse.Namespace) -> int:
+    directory: Path = arguments.state_dir
+    key = config.parse_log_key(arguments.log_key)
+    settings = config.load(directory)
+    lock = StateLock(directory)
+    try:
+        witness.forget(directory)
+        settings.log_key = vkey(key)
+        config.save(directory, settings)
+    finally:
+        lock.release()
+    _show(arguments.json, {"log_key": settings.log_key}, f"Pinned the log {key.name}. Next: start the agent again")
     return 0
 
 

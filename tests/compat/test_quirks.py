@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from compat.agents import UNREPORTED, Agent, Place, enrol
-from redflag.cli.server import KEEP_ALIVE_SECONDS
 from redflag.errors import InvalidInput
+from redflag.web.connections import SHORTEST_SECONDS
 
 THROW_AWAY = {"metadata": {"rapid_polling_enabled": True, "rapid_polling_until": "2026-11-23T21:26:14Z"}}
 
@@ -58,7 +58,7 @@ async def test_quirk_1_a_renewal_that_is_wrong_is_refused(place: Place, agent: A
 
 
 async def test_quirk_2_the_server_keeps_connections_longer_than_the_agents_longest_pause() -> None:
-    assert KEEP_ALIVE_SECONDS > 35
+    assert SHORTEST_SECONDS > 35
 
 
 async def test_quirk_3_its_rate_is_changed_by_heartbeat_commands_only(agent: Agent) -> None:

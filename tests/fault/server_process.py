@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +22,9 @@ class ServerProcess:
     """One server at a time, on one port. `database_url` is the server's role; `settings` are REDFLAG_… variables."""
 
     def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port: int = free.getsockname()[1]
+        from machine import free_port  # noqa: PLC0415 - the nursery, which is this file too, would not find it
+
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.out"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REDFLAG_")} | {
@@ -77,14 +76,21 @@ class ServerProcess:
 def nursery(log: Path) -> None:
     """Does what it is told, a line at a time: start, alive, kill."""
     # Not prometheus_client, which looks at its environment when it is imported, and none of our own
+    import aiosql  # noqa: F401, PLC0415
     import argon2  # noqa: F401, PLC0415
     import asyncpg  # noqa: F401, PLC0415
-    import cryptography.hazmat.primitives  # noqa: F401, PLC0415
+    import bcrypt  # noqa: F401, PLC0415
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: PLC0415
+    import cryptography.hazmat.primitives.serialization  # noqa: F401, PLC0415
     import fastapi.openapi.utils  # noqa: F401, PLC0415
+    import httpx  # noqa: F401, PLC0415
+    import jinja2  # noqa: F401, PLC0415
+    import msgspec  # noqa: F401, PLC0415
     import pydantic_settings  # noqa: F401, PLC0415
-    import rich  # noqa: F401, PLC0415
-    import typer  # noqa: F401, PLC0415
-    import uvicorn  # noqa: F401, PLC0415
+    import reportlab.platypus  # noqa: F401, PLC0415
+    import typer.rich_utils  # noqa: F401, PLC0415
+    import uvicorn.protocols.http.httptools_impl  # noqa: F401, PLC0415
+    import uvloop  # noqa: F401, PLC0415
 
     child = 0
     for line in sys.stdin:

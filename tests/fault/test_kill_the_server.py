@@ -36,8 +36,8 @@ KILLS = int(os.environ.get("REDFLAG_KILLS", "200" if LONG else "20"))
 POSTMASTER_EVERY = 5  # in the long version, with every fifth kill the postmaster dies too
 SEED = int(os.environ.get("REDFLAG_SEED", "20260101"))
 AGENTS = 6
-COMMANDS = 12  # for each agent and round
-OVERDUE = 400  # in each round, for the sweep
+COMMANDS = 4  # for each agent, twice a round
+OVERDUE = 200  # in each round, for the sweep
 
 # What a client sees, and what a connection says, when the other end has died
 GONE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseUnreachable)
@@ -121,6 +121,14 @@ async def all_work(agents: list[Agent], url: str, rng: random.Random, *, until_i
             raise problem
 
 
+async def until_a_report_is_answered(agents: list[Agent], working: asyncio.Task[None]) -> None:
+    """Every second kill comes while reports are being answered; the others at any time after the start."""
+    before = [len(agent.answered) for agent in agents]
+    async with asyncio.timeout(60):
+        while [len(agent.answered) for agent in agents] == before and not working.done():  # noqa: ASYNC110 - several
+            await asyncio.sleep(0.01)
+
+
 async def enqueue(database: EmbeddedDatabase, agents: list[Agent], silent: uuid.UUID, *, overdue: int) -> None:
     """Work for the agents, and for the sweep commands of one that will never answer."""
     server = await pools.connect(database.url("redflag_server"))
@@ -177,6 +185,8 @@ async def test_no_answered_report_is_lost_and_every_change_has_its_record(
             await server.start()
             working = asyncio.create_task(all_work(agents, server.url, rng, until_idle=False))
             more = asyncio.create_task(enqueue(durable, agents, silent, overdue=OVERDUE))
+            if kill % 2:
+                await until_a_report_is_answered(agents, working)
             await asyncio.sleep(rng.uniform(0.0, 0.4))  # the moment of the kill is what is tried here
             with_it = LONG and kill % POSTMASTER_EVERY == 0
             if with_it:

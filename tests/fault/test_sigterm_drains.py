@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from machine import free_port
 from redflag.database import pool
 from redflag.database.embedded import EmbeddedDatabase
 
@@ -26,17 +26,15 @@ pytestmark = pytest.mark.fault
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A data folder and a port of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port = bound.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REDFLAG_")}
-    return kept | {"REDFLAG_VAR": str(tmp_path / "var"), "REDFLAG_PORT": str(port)}
+    return kept | {"REDFLAG_VAR": str(tmp_path / "var"), "REDFLAG_PORT": str(free_port())}
 
 
 @pytest.fixture
 def installation(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """`redflag up`, and down again."""
     redflag = [sys.executable, "-m", "redflag.cli.main"]
-    subprocess.run([*redflag, "up"], env=environment, check=True, capture_output=True, timeout=110)
+    subprocess.run([*redflag, "up", "--no-agent"], env=environment, check=True, capture_output=True, timeout=110)
     yield environment
     subprocess.run([*redflag, "down"], env=environment, check=True, capture_output=True, timeout=60)
 

@@ -101,6 +101,38 @@ def test_each_alert_is_shown_whether_it_fires_or_not() -> None:
     assert found[1].next_step == RULES[1].next_step
 
 
+LOG: dict[str, Any] = {"pending": 0, "unpublished_seconds": 0.0, "size": 1200, "passed_over": [], "why": ""}
+
+
+def test_a_log_in_which_all_is_signed_is_well_and_one_that_is_behind_is_warned_of() -> None:
+    well = checks.audit_log(LOG, None)
+    assert (well.verdict, well.found) == (Verdict.OK, "1,200 records in the newest checkpoint")
+    busy = checks.audit_log(LOG | {"pending": 3, "unpublished_seconds": 0.5}, None)
+    assert (busy.verdict, busy.found) == (
+        Verdict.OK,
+        "1,200 records in the newest checkpoint, 3 waiting, the oldest for 0.5 s",
+    )
+    assert checks.audit_log(LOG | {"pending": 3, "unpublished_seconds": 61.0}, None).verdict == Verdict.WARNING
+
+
+def test_a_log_that_does_not_go_on_fails_with_the_reason_and_the_way_on() -> None:
+    stopped = LOG | {"pending": 9, "unpublished_seconds": 20.0}
+    said = checks.audit_log(stopped, "The key is another.")
+    assert said.verdict == Verdict.FAILED
+    assert "it does not go on: The key is another (1,200 records" in said.found
+    rolled_back = checks.audit_log(stopped | {"why": "the database was rolled back"}, "something")
+    assert rolled_back.verdict == Verdict.FAILED
+    assert "rolled back" in rolled_back.found
+    assert "redflag audit reopen" in rolled_back.next_step
+    # It was stopped some minutes ago, and goes on
+    assert checks.audit_log(LOG, "The key is another.").verdict == Verdict.OK
+
+
+def test_what_the_server_said_of_the_log_is_that_of_its_alert() -> None:
+    assert checks.stopped([]) is None
+    assert checks.stopped([{"name": "RedFlagLogStopped", "last_detail": "x"}]) == "x"
+
+
 @pytest.mark.parametrize(("months", "verdict"), [(0, Verdict.WARNING), (2, Verdict.WARNING), (3, Verdict.OK)])
 def test_fewer_than_three_months_ahead_are_warned_of(months: int, verdict: Verdict) -> None:
     assert checks.partitions(months).verdict == verdict

@@ -470,6 +470,16 @@ def _checkpoints(log: Log) -> list[dict[str, Any]]:
         case("plain", note, True),
         case("an empty log", SIGNER.sign(0, merkle.EMPTY_ROOT), True),
         case("an extension line", sign_text(f"{text}\nextension\n"), True),
+        case(
+            "a log before it",
+            sign_text(f"{text}\nprevious old.example 5 {root}\nabandoned old.example 9 {root}\n"),
+            True,
+        ),
+        case(
+            "extension lines that are malformed",
+            sign_text(f"{text}\nprevious old.example 05 {root}\nprevious x\n"),
+            True,
+        ),
         case("cosigned by two, both wanted", both, True, names, 2),
         case("cosigned by two, nobody asked", both, True),
         case("cosigned by one, one of two wanted", WITNESSES[0].cosign(note, 1_795_478_400), True, names, 1),

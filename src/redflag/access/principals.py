@@ -4,7 +4,9 @@ Promises
 - People's sessions and programs' API tokens are one door, agents' access tokens another. No token opens both, and a
   refresh token opens neither.
 - A token that was revoked, ended, ran out, or belongs to somebody disabled or removed is refused by every server within
-  4 s and the time of a query: what was found is remembered for no longer, counted from before it was asked.
+  4 s and the time of a query: what was found is remembered for no longer, counted from before it was asked. Agents, which
+  come by once a minute, are remembered for ten minutes, and for no longer than 4 s since this process last asked which of
+  their tokens were revoked (`watch`).
 - A refusal is never remembered, so that a new token works at once; neither is somebody with a temporary password, so
   that changing it helps at once.
 - One query finds a token that is not remembered. When the database does not answer, its error is raised: nobody is let
@@ -33,6 +35,9 @@ from redflag.errors import NotAuthenticated
 sql = queries.load(__file__, "principals.sql")
 
 REMEMBERED_SECONDS = 4.0
+AGENTS_REMEMBERED_SECONDS = 600.0
+# Between two looks for tokens that were revoked
+WATCH_SECONDS = 1.5
 MOST_PRINCIPALS = 20_000
 MOST_AGENTS = 200_000
 # No token of ours is longer; what is, is not worth a query
@@ -135,7 +140,9 @@ class Authenticator:
         self._pool = pool
         self._clock = clock
         self._principals: _Memory[Principal] = _Memory(most_principals, clock)
-        self._agents: _Memory[uuid.UUID] = _Memory(most_agents, clock)
+        self._agents: _Memory[tuple[uuid.UUID, float]] = _Memory(most_agents, clock)
+        # All that was revoked before this has been forgotten
+        self._watched_at = float("-inf")
 
     async def authenticate(self, token: str) -> Principal:
         """The person or the program with this session or API token. Raises NotAuthenticated."""
@@ -164,10 +171,23 @@ class Authenticator:
             self._principals.put(key, principal, _until(asked_at, row["seconds_left"]))
         return principal
 
+    def remembered_agent(self, authorization: str) -> uuid.UUID | None:
+        """The agent with the access token of this header, if this process remembers it. None says nothing about the token."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or len(token) > _LONGEST:
+            return None
+        return self._remembered(digest(token.strip()))
+
+    def _remembered(self, key: bytes) -> uuid.UUID | None:
+        known = self._agents.get(key)
+        if known is not None and max(known[1], self._watched_at) + REMEMBERED_SECONDS > self._clock():
+            return known[0]
+        return None
+
     async def authenticate_agent(self, token: str) -> uuid.UUID:
         """The agent with this access token. Raises NotAuthenticated."""
         key = _key(token)
-        known = self._agents.get(key)
+        known = self._remembered(key)
         if known is not None:
             return known
         asked_at = self._clock()
@@ -175,8 +195,17 @@ class Authenticator:
         if row is None:
             raise _refused()
         agent_id: uuid.UUID = row["agent_id"]
-        self._agents.put(key, agent_id, _until(asked_at, row["seconds_left"]))
+        self._agents.put(
+            key, (agent_id, asked_at), _until(asked_at, row["seconds_left"], most=AGENTS_REMEMBERED_SECONDS)
+        )
         return agent_id
+
+    async def watch(self) -> None:
+        """Forgets the agents' tokens that were revoked in the last minutes, by whatever process."""
+        asked_at = self._clock()
+        for row in await sql.revoked.all(self._pool):
+            self._agents.forget(row["token_hash"])
+        self._watched_at = asked_at
 
     def forget(self, token: str) -> None:
         """What this process remembers of a token, as after a log-out; other processes forget it within 4 s."""
@@ -196,9 +225,9 @@ def _key(token: str) -> bytes:
     return digest(token)
 
 
-def _until(asked_at: float, seconds_left: float | None) -> float:
+def _until(asked_at: float, seconds_left: float | None, most: float = REMEMBERED_SECONDS) -> float:
     """Until when an answer holds: not past the end of the token itself. None: it has none."""
-    return asked_at + min(REMEMBERED_SECONDS, seconds_left if seconds_left is not None else REMEMBERED_SECONDS)
+    return asked_at + min(most, seconds_left if seconds_left is not None else most)
 
 
 def _refused() -> NotAuthenticated:

@@ -17,3 +17,10 @@ SELECT t.agent_id, extract(epoch FROM t.expires_at - now())::double precision AS
 FROM agent_tokens t JOIN agents a ON a.id = t.agent_id
 WHERE t.token_hash = :token_hash AND t.purpose = 'access' AND t.revoked_at IS NULL AND t.expires_at > now()
   AND a.removed_at IS NULL;
+
+-- name: revoked
+-- Agents' tokens that were revoked in the last minutes: by their own column, or because the agent was removed. Long enough
+-- for a transaction that took its time.
+SELECT token_hash FROM agent_tokens WHERE revoked_at > now() - interval '5 minutes'
+UNION ALL
+SELECT t.token_hash FROM agents a JOIN agent_tokens t ON t.agent_id = a.id WHERE a.removed_at > now() - interval '5 minutes';

@@ -25,3 +25,11 @@ async def store(connection: Any, replica: str) -> int:
         if faults.waiting and faults.waiting[0] is fault:
             faults.waiting.popleft()
     return len(taken)
+
+
+async def passed_over(connection: Any, most: int = 10) -> list[dict[str, Any]]:
+    """Records that the log cannot take, the oldest first: `id`, for how many `seconds` each waits, and `why`, if that was said.
+
+    Those of a transaction that was open for longer than a minute are among them for a moment when it ends.
+    """
+    return [dict(row) for row in await sql.passed_over.all(connection, most=most)]

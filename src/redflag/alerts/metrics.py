@@ -1,7 +1,8 @@
 """What /metrics says, in Prometheus' text format.
 
 Totals are right with any number of server processes: they come from the database, where each change is counted in its own
-transaction. What only a process knows (the time of a check-in) goes through prometheus_client's multiprocess files.
+transaction. What only a process knows (the time of a check-in, a step of the log that failed, maybe because the database is
+away) goes through prometheus_client's multiprocess files.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from prometheus_client import multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from redflag.alerts.faults import sql as faults_sql
+from redflag.audit import keeper, sequencer
+from redflag.audit.export import forwarding
 from redflag.commands import queue
 from redflag.commands.states import LIVE
 from redflag.database import queries
@@ -29,6 +32,11 @@ CHECK_IN_SECONDS = prometheus_client.Histogram(
     "Time from reading a check-in to its answer",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
+STEP_FAILURES = prometheus_client.Counter(
+    "redflag_audit_step_failures", "Steps of the log of the audit trail that failed; should be 0", ["step"]
+)
+for _step in keeper.STEPS:
+    STEP_FAILURES.labels(_step)
 FAULT_METRICS = {
     "constraint_violation": (
         "redflag_database_constraint_violations",
@@ -40,7 +48,19 @@ FAULT_METRICS = {
     ),
     "log_stopped": (
         "redflag_audit_log_stops",
-        "Times that the log of the audit trail could not go on; should be 0",
+        "Times that the log of the audit trail could not go on, and each four minutes that it lasted; should be 0",
+    ),
+    "log_rollback_seen": (
+        "redflag_audit_log_rollbacks_seen",
+        "Times that an agent refused a checkpoint of the log, once an hour for an agent and a reason; should be 0",
+    ),
+    "log_target_failed": (
+        "redflag_audit_log_targets_unreachable",
+        "Tries of targets of checkpoints that had failed three times in a row before; should be 0",
+    ),
+    "forwarder_failed": (
+        "redflag_audit_forwarder_failures",
+        "Tries of receivers of records that had taken none for a minute or longer; should be 0",
     ),
 }
 # Counting all records takes long in a large history, and a scrape more or less old does no harm
@@ -58,6 +78,7 @@ async def render(connection: Any, check_in_interval: int) -> bytes:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(CHECK_IN_SECONDS)
+        registry.register(STEP_FAILURES)
     return prometheus_client.generate_latest(registry)
 
 
@@ -125,11 +146,8 @@ async def _families(connection: Any, check_in_interval: int) -> Any:
     for row in await _counted_records(connection):
         records.add_metric([row["kind"], row["result"]], row["records"])
     yield records
-    yield GaugeMetricFamily(
-        "redflag_audit_pending_records",
-        "Records without a position in the log yet",
-        value=await sql.outbox.value(connection),
-    )
+    for metric in _log(await sequencer.health(connection)):
+        yield metric
     ahead = await sql.months_ahead.value(connection)
     yield GaugeMetricFamily(
         "redflag_audit_partitions_ahead_months", "Months of the record that have a partition waiting", value=ahead
@@ -137,6 +155,11 @@ async def _families(connection: Any, check_in_interval: int) -> Any:
     counted = {row["kind"]: row["faults"] for row in await faults_sql.totals.all(connection)}
     for kind, (name, help_text) in FAULT_METRICS.items():
         yield CounterMetricFamily(name, help_text, value=counted.get(kind, 0))
+
+    async for metric in _checkpoints(connection):
+        yield metric
+    for metric in _forwarders(await forwarding.listed(connection)):
+        yield metric
 
     commands = GaugeMetricFamily("redflag_commands", "Live commands by status", labels=["status"])
     live = {row["status"]: row["commands"] for row in await queue.sql.counts.all(connection)}
@@ -150,6 +173,80 @@ async def _families(connection: Any, check_in_interval: int) -> Any:
     yield GaugeMetricFamily(
         "redflag_database_bytes", "Size of the database", value=await sql.database_bytes.value(connection)
     )
+
+
+async def _checkpoints(connection: Any) -> Any:
+    """Each target to which checkpoints are sent."""
+    labels = ["kind", "target"]
+    success = GaugeMetricFamily(
+        "redflag_audit_log_target_last_success_timestamp_seconds",
+        "When a checkpoint last reached the target",
+        labels=labels,
+    )
+    failures = CounterMetricFamily(
+        "redflag_audit_log_target_failures", "Tries to send a checkpoint that failed", labels=labels
+    )
+    acknowledged = GaugeMetricFamily(
+        "redflag_audit_log_target_records", "Records of the newest checkpoint that the target has", labels=labels
+    )
+    for row in await sql.targets.all(connection):
+        named = [row["kind"], row["name"]]
+        failures.add_metric(named, row["failures"])
+        acknowledged.add_metric(named, row["acknowledged_size"])
+        if row["last_ok"] is not None:
+            success.add_metric(named, row["last_ok"])
+    yield acknowledged
+    yield success
+    yield failures
+
+
+def _forwarders(receivers: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Each receiver to which records are sent as they come."""
+    labels = ["forwarder"]
+    lag = GaugeMetricFamily(
+        "redflag_audit_forwarder_lag_records", "Records in a checkpoint that the receiver has not taken", labels=labels
+    )
+    success = GaugeMetricFamily(
+        "redflag_audit_forwarder_last_success_timestamp_seconds", "When the receiver last took records", labels=labels
+    )
+    for row in receivers:
+        lag.add_metric([row["name"]], row["lag"])
+        if row["last_ok_at"] is not None:
+            success.add_metric([row["name"]], row["last_ok_at"].timestamp())
+    yield lag
+    yield success
+
+
+def _log(health: dict[str, Any]) -> Iterator[Metric]:
+    """The log of the audit trail: what waits, and for how long, and when its head was signed."""
+    yield GaugeMetricFamily(
+        "redflag_audit_pending_records", "Records without a position in the log yet", value=health["pending"]
+    )
+    yield GaugeMetricFamily(
+        "redflag_audit_lag_seconds", "Age of the oldest record without a position", value=health["lag_seconds"]
+    )
+    yield GaugeMetricFamily(
+        "redflag_audit_unintegrated_records",
+        "Records that have a position and are not in the tree yet",
+        value=health["sequenced"] - health["integrated"],
+    )
+    yield GaugeMetricFamily(
+        "redflag_audit_unpublished_seconds",
+        "Age of the oldest record that no signed checkpoint has",
+        value=health["unpublished_seconds"],
+    )
+    signed = GaugeMetricFamily("redflag_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed")
+    if health["published_at"] is not None:
+        signed.add_metric([], health["published_at"].timestamp())
+    yield signed
+    yield GaugeMetricFamily(
+        "redflag_audit_checkpoint_records", "Records of the newest checkpoint", value=health["size"]
+    )
+
+
+def count_failed_step(step: str) -> None:
+    """One more step of the log that failed in this process."""
+    STEP_FAILURES.labels(step).inc()
 
 
 async def _counted_records(connection: Any) -> list[Any]:

@@ -1,6 +1,8 @@
 -- name: records
--- Records by kind and result.
-SELECT kind, result, count(*) AS records FROM update_logs GROUP BY kind, result;
+-- Records by kind and result, those that were pruned among them: a total never goes back.
+SELECT kind, result, sum(records)::bigint AS records
+FROM (SELECT kind, result, count(*) AS records FROM update_logs GROUP BY kind, result UNION ALL SELECT kind, result, records FROM audit_pruned) AS counted
+GROUP BY kind, result;
 
 -- name: timeouts
 -- Timeouts by command type, over all replicas.
@@ -20,10 +22,6 @@ FROM timeout_totals;
 -- What the replicas of the timeout service did.
 SELECT replica, runs, failures, extract(epoch FROM last_success_at)::double precision AS last_success FROM timeout_service ORDER BY replica;
 
--- name: outbox
--- Records that have no position in the log yet, counted up to a bound.
-SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting;
-
 -- name: database_bytes
 -- The database's size.
 SELECT pg_database_size(current_database());
@@ -35,3 +33,8 @@ FROM (
   SELECT month, to_regclass('update_logs_' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => month), 'YYYY_MM')) AS part
   FROM generate_series(1, 60) AS month
 ) AS months;
+
+-- name: targets
+-- Where checkpoints are sent, and how far each is.
+SELECT kind, name, failures, acknowledged_size, extract(epoch FROM last_ok_at)::double precision AS last_ok
+FROM log_targets WHERE removed_at IS NULL ORDER BY lower(name);

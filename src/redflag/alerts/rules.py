@@ -61,7 +61,36 @@ RULES = (
         datetime.timedelta(minutes=5),
         "critical",
         "The log of the audit trail does not go on",
-        "The database was rolled back or changed, or the log's key is another. See the server's log, and run `redflag audit fsck`",
+        "The database was rolled back or changed, or the log's key is another. `redflag doctor` says which; "
+        "after a restored backup see docs/howto/back-up-and-restore.md, else run `redflag audit fsck`",
+    ),
+    Rule(
+        "RedFlagLogRollbackSeen",
+        "log_rollback_seen",
+        0,
+        datetime.timedelta(minutes=5),
+        "critical",
+        "An agent holds a checkpoint that the log does not continue",
+        "Records were changed or removed, or it is shown another. Run `redflag audit fsck`, and see docs/howto/verify-the-audit-trail.md",
+    ),
+    Rule(
+        "RedFlagLogTargetUnreachable",
+        "log_target_failed",
+        0,
+        # A target that stays away is tried every five minutes at the least
+        datetime.timedelta(minutes=10),
+        "warning",
+        "Checkpoints do not reach a witness or another target",
+        "An alteration could go unseen for longer. See `redflag audit targets list` for which, and why",
+    ),
+    Rule(
+        "RedFlagForwarderStuck",
+        "forwarder_failed",
+        0,
+        datetime.timedelta(minutes=5),
+        "warning",
+        "A receiver of the audit trail takes no records",
+        "Nothing is lost: records wait, and are sent when it takes them. See `redflag audit forward list` for which, and why",
     ),
 )
 

@@ -7,19 +7,30 @@ changes of many actors. It must differ from the row's last one, so every act has
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
 import redflag
 
 
-@dataclass(frozen=True)
 class Actor:
     """Who acts in one request. `name` is `user:NAME`, `token:NAME`, `agent:ID`, `service:NAME@HOST` or `db:ROLE`."""
 
-    name: str
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    address: str | None = None
+    __slots__ = ("_request_id", "address", "name")
+
+    def __init__(self, name: str, request_id: str | None = None, address: str | None = None) -> None:
+        self.name = name
+        self.address = address
+        self._request_id = request_id
+
+    @property
+    def request_id(self) -> str:
+        """The request's own id, made when it is first asked for: most check-ins change nothing and need none."""
+        if self._request_id is None:
+            self._request_id = str(uuid.uuid4())
+        return self._request_id
+
+    def __repr__(self) -> str:
+        return f"Actor({self.name!r}, {self._request_id!r}, {self.address!r})"
 
     def act(self, action: str | None = None, **details: Any) -> dict[str, Any]:
         """What is put on the row: the actor, the request, the address, and for a named action its name."""

@@ -17,7 +17,7 @@ A leaf has some 20 fields of bounded size, so it stays far below 8 KiB (an entry
 
 from __future__ import annotations
 
-import base64
+import binascii
 import datetime
 import hashlib
 from collections.abc import Mapping
@@ -40,6 +40,11 @@ COMMITTED = ("actor", "message", "params", "stdout", "stderr")
 # Every column that a leaf speaks of; the salts speak for themselves
 COLUMNS = (*PLAIN, *COMMITTED, "metadata", "salt", "salts")
 
+# Which of those are times
+_MOMENTS = ("created_at", "executed_at", "sent_at", "completed_at")
+
+_sha256 = hashlib.sha256
+_base64 = binascii.b2a_base64
 _encoder = msgspec.json.Encoder(order="sorted")
 # Numbers that are no integers keep the digits that the database gave them
 decoder = msgspec.json.Decoder(float_hook=str)
@@ -49,8 +54,21 @@ def encode(value: Any) -> bytes:
     """The canonical JSON of a value (RFC 8785 §3.2; numbers as above)."""
     if type(value) is str:
         return msgspec.json.encode(value)
-    encoded = _encoder.encode(_narrowed(value))
+    encoded = _encoder.encode(value if _is_narrow(value) else _narrowed(value))
     return encoded if encoded.isascii() else _encode_by_utf16(value)
+
+
+def _is_narrow(value: Any) -> bool:
+    """Whether this is a flat object of what stands as it is: what nearly every record has, told without a copy."""
+    if type(value) is not dict:
+        return False
+    for item in value.values():
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is not int or not -LARGEST_INTEGER <= item <= LARGEST_INTEGER:
+            return False
+    return True
 
 
 def _encode_by_utf16(value: Any) -> bytes:
@@ -91,21 +109,22 @@ def moment(value: datetime.datetime) -> str:
 
 def salt_of(root: bytes, field: str) -> bytes:
     """The salt of a field, derived from the record's root salt."""
-    return hashlib.sha256(_SALT + root + field.encode()).digest()
+    return _sha256(_SALT + root + field.encode()).digest()
 
 
 def commit(salt: bytes, value: Any) -> str:
     """The commitment to a value, in base64 (RFC 4648 §4)."""
-    return base64.b64encode(hashlib.sha256(_COMMITMENT + salt + encode(value)).digest()).decode()
+    return _base64(_sha256(_COMMITMENT + salt + encode(value)).digest(), newline=False).decode()
 
 
 def fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a record that its leaf commits to, by field. What the record does not have is left out."""
     found = {name: value for name in COMMITTED if (value := record[name]) is not None}
-    metadata: dict[str, Any] | None = record["metadata"]
+    metadata: Any = record["metadata"]
     if metadata is not None:
         rest = metadata
-        if "address" in metadata:
+        # By hand, any JSON can be put there
+        if type(metadata) is dict and "address" in metadata:
             rest = metadata.copy()
             found["address"] = rest.pop("address")
         found["metadata"] = rest
@@ -115,13 +134,19 @@ def fields(record: Mapping[str, Any]) -> dict[str, Any]:
 def leaf(record: Mapping[str, Any]) -> bytes:
     """The leaf of a record (a row of update_logs, metadata and params as decoded by `decoder`)."""
     root: bytes = record["salt"]
-    told: dict[str, Any] = {"v": 1, "actor_kind": record["actor"].partition(":")[0]}
+    return plain(record, {name: commit(salt_of(root, name), value) for name, value in fields(record).items()})
+
+
+def plain(record: Mapping[str, Any], commitments: dict[str, str]) -> bytes:
+    """The leaf of a record with these commitments: the encoder spells identifiers and times itself, as §3 of the specification asks."""
+    told: dict[str, Any] = {"v": 1, "actor_kind": record["actor"].partition(":")[0], "commitments": commitments}
     for name in PLAIN:
         value = record[name]
         if value is not None:
-            kind = type(value)
-            told[name] = (
-                value if kind is str or kind is int else moment(value) if kind is datetime.datetime else str(value)
-            )
-    told["commitments"] = {name: commit(salt_of(root, name), value) for name, value in fields(record).items()}
+            told[name] = value
+    for name in _MOMENTS:
+        value = told.get(name)
+        # A time of whole seconds, or of another zone, would be spelled without them
+        if value is not None and (not value.microsecond or value.tzinfo is not datetime.UTC):
+            told[name] = moment(value)
     return _encoder.encode(told)

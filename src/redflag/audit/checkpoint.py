@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from redflag.errors import InvalidInput, SettingsError
 ED25519 = b"\x01"  # signed-note, "Signature types"
 COSIGNATURE = b"\x04"  # tlog-cosignature
 DASH = "\N{EM DASH}"
+LONGEST_NAME = 255
+NAME_RULE = f"a name has 1 to {LONGEST_NAME} characters, no space and no +"
 
 
 def key_id(name: str, kind: bytes, public: bytes) -> bytes:
@@ -77,16 +80,21 @@ class Signer:
     """The log's own key."""
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
-        if not name or "+" in name or any(character.isspace() for character in name):
-            raise SettingsError(
-                f"{name!r} cannot name a log: it has a space, a +, or nothing", "Set REDFLAG_LOG_ORIGIN"
-            )
+        if not is_name(name):
+            raise SettingsError(f"{name!r} cannot name a log: {NAME_RULE}", "Set REDFLAG_LOG_ORIGIN")
         self._private = private
         self.verifier = Verifier(name, private.public_key().public_bytes_raw())
 
-    def sign(self, size: int, root: bytes) -> str:
+    def take_name(self, name: str) -> None:
+        """From now on it signs under another name: its log was closed, and goes on under that one (`origins`)."""
+        self.verifier = Verifier(name, self.verifier.public)
+
+    def sign(self, size: int, root: bytes, extensions: Sequence[str] = ()) -> str:
         """The checkpoint of a tree: the note text, a blank line, the signature line."""
-        text = body(self.verifier.name, size, root)
+        return self.sign_text(body(self.verifier.name, size, root, extensions))
+
+    def sign_text(self, text: str) -> str:
+        """The note of any text that ends with a newline (signed-note), such as that of an evidence bundle's manifest."""
         signature = base64.b64encode(self.verifier.id + self._private.sign(text.encode())).decode()
         return f"{text}\n{DASH} {self.verifier.name} {signature}\n"
 
@@ -96,9 +104,16 @@ class Signer:
         return hashlib.sha256(self.verifier.public).hexdigest()
 
 
-def body(origin: str, size: int, root: bytes) -> str:
-    """The note text of a checkpoint: origin, size, root (tlog-checkpoint, "Note text")."""
-    return f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+def is_name(name: str) -> bool:
+    """Whether a log or a key may be called so (signed-note, "Format"; and no longer than a line of a record)."""
+    return name.isprintable() and 0 < len(name) <= LONGEST_NAME and not any(one == "+" or one.isspace() for one in name)
+
+
+def body(origin: str, size: int, root: bytes, extensions: Sequence[str] = ()) -> str:
+    """The note text of a checkpoint: origin, size, root, and a line for each extension (tlog-checkpoint, "Note text")."""
+    if any(not line or "\n" in line for line in extensions):
+        raise ValueError("an extension of a checkpoint is one line, and not empty")
+    return "".join(f"{line}\n" for line in (origin, size, base64.b64encode(root).decode(), *extensions))
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,16 @@ class Checkpoint:
     size: int
     root: bytes
     note: str
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The lines below the root."""
+        return tuple(self.note.rpartition("\n\n")[0].split("\n")[3:])
+
+
+def open_own(note: str, public: bytes) -> Checkpoint:
+    """Reads a checkpoint that this public key signed for whatever log it names in its first line. Raises InvalidInput."""
+    return open_note(note, Verifier(note.partition("\n")[0], public))
 
 
 def open_note(note: str, verifier: Verifier) -> Checkpoint:
@@ -143,6 +168,7 @@ def open_note(note: str, verifier: Verifier) -> Checkpoint:
     if (
         not lines[1].isascii()
         or not lines[1].isdigit()
+        or len(lines[1]) > 18
         or str(int(lines[1])) != lines[1]
         or len(root := _base64(lines[2])) != 32
     ):
@@ -151,10 +177,14 @@ def open_note(note: str, verifier: Verifier) -> Checkpoint:
 
 
 def _base64(text: str) -> bytes:
+    """The bytes of base64 in its one canonical spelling: no other is what was signed (verify/SPEC.md §1)."""
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
+        found = base64.b64decode(text, validate=True)
+    except ValueError:
         raise InvalidInput("The checkpoint holds what is no base64", "Fetch it again") from None
+    if base64.b64encode(found).decode() != text:
+        raise InvalidInput("The checkpoint spells its base64 in another way than the one there is", "Fetch it again")
+    return found
 
 
 def load_key(name: str, file: Path, value: str = "") -> Signer:

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from redflag.audit import canonical, sequencer, tree
+from redflag.audit import canonical, cosignatures, sequencer, tree
 from redflag.database import queries
 from redflag.errors import Conflict, NotFound
 
@@ -51,15 +51,21 @@ def disclosed(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     }
 
 
-async def of_record(connection: Any, record_id: uuid.UUID) -> Proof:
-    """The proof of a record in the newest checkpoint. Raises NotFound, or Conflict while no checkpoint has it yet."""
+async def of_record(connection: Any, record_id: uuid.UUID, quorum: int = 0) -> Proof:
+    """The proof of a record in the newest checkpoint that `quorum` witnesses or more have cosigned.
+
+    Raises NotFound, or Conflict while no such checkpoint has it yet.
+    """
     row = await sql.record.one(connection, record_id=record_id)
     if row is None:
         raise NotFound(f"No record {record_id}", "See `redflag history`")
-    newest = await sequencer.sql.newest_checkpoint.one(connection)
-    if row["position"] is None or newest is None or newest["size"] <= row["position"]:
-        raise Conflict(f"Record {record_id} is in no checkpoint yet", "Try again in two seconds")
+    newest = None if row["position"] is None else await cosignatures.newest(connection, quorum, row["position"])
+    if newest is None:
+        raise Conflict(
+            f"Record {record_id} is in no checkpoint{f' that {quorum} witnesses have cosigned' if quorum else ''} yet",
+            "Try again in some seconds, or see `redflag audit targets list`" if quorum else "Try again in two seconds",
+        )
     hashes = await tree.inclusion(connection, newest["size"], row["position"])
     record = sequencer.decoded(row)
     values, salts = disclosed(record)
-    return Proof(row["position"], row["leaf"], hashes, newest["note"], values, salts)
+    return Proof(row["position"], row["leaf"], hashes, newest["cosigned"], values, salts)

@@ -1,34 +1,45 @@
--- name: idle
--- Whether all that was recorded is in a checkpoint.
-SELECT NOT EXISTS (SELECT FROM audit_pending) AND sequenced = integrated
-  AND integrated = (SELECT coalesce(max(size), -1) FROM audit_checkpoints)
+-- name: look
+-- What the log is called, and whether all that was recorded is in a checkpoint.
+SELECT origin, NOT EXISTS (SELECT FROM audit_pending) AND sequenced = integrated
+  AND integrated = (SELECT coalesce(max(size), -1) FROM audit_checkpoints) AS idle
 FROM audit_log;
+
+-- name: health
+-- How far the log is, and for how long the oldest record waits: for a position, and for a checkpoint.
+SELECT l.origin, l.sequenced, l.integrated,
+  (SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting) AS pending,
+  greatest(0, extract(epoch FROM clock_timestamp() - pending.created_at))::double precision AS lag_seconds,
+  greatest(0, extract(epoch FROM clock_timestamp() - least(pending.created_at, unpublished.recorded_at)))::double precision AS unpublished_seconds,
+  coalesce(newest.size, 0) AS size, newest.published_at
+FROM audit_log l
+LEFT JOIN LATERAL (SELECT size, published_at FROM audit_checkpoints ORDER BY size DESC LIMIT 1) newest ON true
+LEFT JOIN LATERAL (SELECT created_at FROM audit_pending ORDER BY created_at, id LIMIT 1) pending ON true
+LEFT JOIN LATERAL (SELECT recorded_at FROM audit_entries WHERE position >= coalesce(newest.size, 0) ORDER BY position LIMIT 1) unpublished ON true;
 
 -- name: claim
 -- Whoever gets this row does the step; everybody else has nothing to do.
 SELECT origin, sequenced, integrated FROM audit_log FOR UPDATE SKIP LOCKED;
 
 -- name: take
--- What waits for a position, in the order in which it was recorded, as far as it is committed and nobody else's.
-WITH taken AS (
-  DELETE FROM audit_pending p USING (
-    SELECT created_at, id FROM audit_pending WHERE NOT id = ANY (:passed_over::uuid[])
-    ORDER BY created_at, id LIMIT :batch FOR UPDATE SKIP LOCKED
-  ) oldest
-  WHERE p.created_at = oldest.created_at AND p.id = oldest.id
-  RETURNING p.created_at, p.id
+-- What waits for a position, in the order in which it was recorded, as far as it is committed and nobody else's, and until the
+-- output of what comes before has :most_bytes. Lengths are read without the values, and only what is taken is read whole.
+WITH oldest AS MATERIALIZED (
+  SELECT created_at, id FROM audit_pending WHERE NOT id = ANY (:passed_over::uuid[])
+  ORDER BY created_at, id LIMIT :batch FOR UPDATE SKIP LOCKED
+), measured AS MATERIALIZED (
+  SELECT u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
+      + coalesce(pg_column_size(u.params), 0) + pg_column_size(u.metadata))
+    OVER (ORDER BY u.created_at, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+  FROM oldest JOIN update_logs u ON u.id = oldest.id AND u.created_at = oldest.created_at
+), taken AS (
+  DELETE FROM audit_pending p USING measured m
+  WHERE p.created_at = m.created_at AND p.id = m.id AND coalesce(m.bytes_before, 0) < :most_bytes::bigint
 )
 SELECT u.id, u.kind, u.created_at, u.executed_at, u.command_id, u.agent_id, u.version, u.command_type, u.action, u.result, u.sent_at,
   u.completed_at, u.exit_code, u.duration_seconds, u.actor, u.message, u.params::text AS params, u.stdout, u.stderr,
   u.metadata::text AS metadata, u.salt
-FROM taken JOIN update_logs u ON u.id = taken.id AND u.created_at = taken.created_at
+FROM measured u WHERE coalesce(u.bytes_before, 0) < :most_bytes::bigint
 ORDER BY u.created_at, u.id;
-
--- name: append
--- Gives positions, one after the other.
-INSERT INTO audit_entries (position, record_id, recorded_at, leaf)
-SELECT :first::bigint + place - 1, record_id, recorded_at, leaf
-FROM unnest(:records::uuid[], :times::timestamptz[], :leaves::bytea[]) WITH ORDINALITY AS entry (record_id, recorded_at, leaf, place);
 
 -- name: sequenced
 -- How many have a position now.
@@ -44,11 +55,11 @@ SELECT t.level, t.index, t.hashes FROM audit_tiles t
 JOIN unnest(:levels::smallint[], :indexes::bigint[]) AS wanted (level, index) ON t.level = wanted.level AND t.index = wanted.index;
 
 -- name: put_tiles
--- Makes tiles, or lets them grow.
+-- Makes tiles, or lets them grow. One that holds something else already, which nobody hashed, is refused by its trigger.
 INSERT INTO audit_tiles AS t (level, index, hashes)
 SELECT level, index, hashes FROM unnest(:levels::smallint[], :indexes::bigint[], :hashes::bytea[]) AS tile (level, index, hashes)
 ORDER BY level, index
-ON CONFLICT (level, index) DO UPDATE SET hashes = EXCLUDED.hashes WHERE octet_length(EXCLUDED.hashes) > octet_length(t.hashes);
+ON CONFLICT (level, index) DO UPDATE SET hashes = EXCLUDED.hashes WHERE t.hashes <> EXCLUDED.hashes;
 
 -- name: integrated
 -- How many are in the tree now.
@@ -60,14 +71,15 @@ UPDATE audit_log SET origin = :origin WHERE origin IS NULL RETURNING origin;
 
 -- name: state
 -- How far each step is.
-SELECT origin, sequenced, integrated, (SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting) AS pending FROM audit_log;
+SELECT origin, sequenced, integrated, pruned, (SELECT count(*) FROM (SELECT FROM audit_pending LIMIT 1000000) AS waiting) AS pending FROM audit_log;
 
 -- name: newest_checkpoint
--- The largest tree that was signed.
-SELECT size, root, note, published_at FROM audit_checkpoints ORDER BY size DESC LIMIT 1;
+-- The largest tree that was signed, if it was signed under the log's name of today: a log that was reopened just now has none yet.
+SELECT size, root, note, published_at FROM (SELECT * FROM audit_checkpoints ORDER BY size DESC LIMIT 1) AS newest
+WHERE origin = (SELECT origin FROM audit_log);
 
 -- name: checkpoint
--- The checkpoint of a size.
+-- The checkpoint of a size. A size is signed once, whatever the log was called then.
 SELECT size, root, note, published_at FROM audit_checkpoints WHERE size = :size;
 
 -- name: publish

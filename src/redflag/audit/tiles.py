@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from redflag.audit import merkle, sequencer, tree
+from redflag.audit import cosignatures, merkle, sequencer, tree
 from redflag.errors import InvalidInput, NotFound
 
 _PATH = re.compile(r"((?:x\d{3}/)*)(\d{3})(?:\.p/([1-9]\d{0,2}))?")
@@ -23,12 +23,17 @@ def parse(path: str) -> tuple[int, int]:
     return index, width
 
 
-async def checkpoint(connection: Any) -> str:
-    """The newest checkpoint. Raises NotFound while there is none."""
-    row = await sequencer.sql.newest_checkpoint.one(connection)
+async def checkpoint(connection: Any, quorum: int = 0) -> str:
+    """The newest checkpoint that `quorum` witnesses or more have cosigned, with all its cosignatures.
+
+    Raises NotFound while there is none.
+    """
+    row = await cosignatures.newest(connection, quorum)
+    if row is None and quorum:
+        raise NotFound(f"No checkpoint has been cosigned by {quorum} yet", "See `redflag audit targets list`")
     if row is None:
         raise NotFound("No checkpoint has been signed yet", "Try again in two seconds")
-    note: str = row["note"]
+    note: str = row["cosigned"]
     return note
 
 
@@ -48,11 +53,16 @@ async def tile(connection: Any, level: int, index: int, width: int) -> bytes:
 
 
 async def bundle(connection: Any, index: int, width: int) -> bytes:
-    """An entry bundle: leaves, each after its length in 16 bits. Raises NotFound for what no checkpoint covers."""
+    """An entry bundle: leaves, each after its length in 16 bits. Raises NotFound for what no checkpoint covers, or was pruned."""
     first = index * merkle.WIDTH
     if first + width > await _published(connection):
         raise NotFound(
             f"No bundle {merkle.path('entries', index, width)} in the newest checkpoint", "Fetch the checkpoint first"
         )
     rows = await sequencer.sql.entries.all(connection, first=first, end=first + width)
+    if len(rows) < width and first < (pruned := (await sequencer.sql.state.one(connection))["pruned"]):
+        raise NotFound(
+            f"Entries below {pruned} were pruned: this is the log's minimum index",
+            "The tiles over them are served as before; they themselves are in archived evidence bundles",
+        )
     return b"".join(len(row["leaf"]).to_bytes(2, "big") + row["leaf"] for row in rows)

@@ -34,10 +34,10 @@ from typing import IO, Annotated, Any
 import typer
 
 import redflag
-from redflag.cli import databases, output, words
+from redflag.cli import databases, output, reopen, words
 from redflag.cli.place import place
 from redflag.database import migrate, pool, queries
-from redflag.errors import Conflict, DatabaseError, InvalidInput, MigrationError
+from redflag.errors import Conflict, DatabaseError, InvalidInput, MigrationError, RedFlagError
 from redflag.settings import Settings, settings
 
 FORMAT = 1
@@ -91,10 +91,26 @@ def restore(
             _load(here, file, tell)
         with output.progress("Bringing the schema up to this release"):
             applied = databases.run(databases.migrated(here))
+        why = databases.run(_log_stops(here))
     output.say(f"Restored the backup of {manifest.made_at}, made by RedFlag {manifest.version}.")
     if applied:
         output.say(f"Applied {words.count(len(applied), 'migration')} that it did not have.")
+    if why:
+        output.say(f"The audit log will not go on as it is. {why}.", "yellow")
+        output.say(
+            "Next: `redflag audit reopen`, as docs/howto/back-up-and-restore.md says. Commands and records go on meanwhile."
+        )
     output.say("Next: `redflag up`. Tokens and passwords are those of the backup.")
+
+
+async def _log_stops(here: Settings) -> str:
+    """Why the log of the restored database is not the one that this server remembers; "" if it is."""
+    async with databases.connected(databases.owner_url(here)) as connection:
+        try:
+            standing = await reopen.standing(connection, here)
+        except RedFlagError as error:
+            return error.what
+    return standing.why if standing else ""
 
 
 def write(file: Path, manifest: Manifest, dump: contextlib.AbstractContextManager[IO[bytes]], tell: Tell) -> int:

@@ -17,6 +17,7 @@ from redflag.cli import words
 CLOCK_SKEW_SECONDS = 2.0
 SILENT_SECONDS = 60.0
 LAG_SECONDS = 5.0
+LOG_SECONDS = 60.0
 MONTHS_AHEAD_AT_LEAST = 3
 DISK_WARN, DISK_FAIL = 0.10, 0.02
 DESCRIPTORS_AT_LEAST = 4096
@@ -161,6 +162,41 @@ def alerts(firing: Sequence[dict[str, Any]]) -> list[Check]:
         else:
             checks.append(ok(title, "does not fire"))
     return checks
+
+
+def stopped(alerts: Sequence[dict[str, Any]]) -> str | None:
+    """What the server said when the log did not go on, if that alert fires."""
+    return next((one["last_detail"] for one in alerts if one["name"] == "RedFlagLogStopped"), None)
+
+
+def audit_log(state: dict[str, Any], said: str | None) -> Check:
+    """The log: whether it goes on, how far it is behind, and which records it cannot take.
+
+    `state` is what the database says of it, and in `why` what makes it another log than this server remembers. `said` is
+    what the server said when it last did not go on, some minutes ago at the most; it may go on by now.
+    """
+    name = "audit log"
+    waiting, unpublished = int(state["pending"]), float(state["unpublished_seconds"])
+    far = f"{words.count(int(state['size']), 'record')} in the newest checkpoint"
+    if waiting or unpublished:
+        far += f", {waiting:,} waiting" + (f", the oldest for {words.length(unpublished)}" if unpublished else "")
+    if why := state.get("why"):
+        way_on = "Close the log and go on: `redflag audit reopen`; see docs/howto/back-up-and-restore.md"
+        return failed(name, f"it does not go on: {why.rstrip('.')} ({far})", way_on)
+    if passed_over := state.get("passed_over"):
+        told = "; ".join(
+            f"{one['id']} for {words.length(one['seconds'])}" + (f" ({one['why'].rstrip('.')})" if one["why"] else "")
+            for one in passed_over
+        )
+        step = "They are in update_logs as they were written, and are tried again when the server starts; report them as a fault of RedFlag"
+        return failed(name, f"records wait though later ones have a position: {told} ({far})", step)
+    if said and unpublished > LAG_SECONDS:
+        step = "The server tries on; see its log, and `redflag audit fsck`"
+        return failed(name, f"it does not go on: {said.rstrip('.')} ({far})", step)
+    if unpublished > LOG_SECONDS:
+        step = "It should go down by itself; if it does not, start the server, or see its log"
+        return warning(name, f"it is behind: {far}", step)
+    return ok(name, far)
 
 
 def refused_records(total: int) -> Check:

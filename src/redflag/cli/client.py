@@ -11,13 +11,14 @@ or REDFLAG_TOKEN; else the data folder's own. The folder's token goes to the fol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,6 +30,8 @@ from redflag.cli.place import Place, place
 from redflag.settings import Settings, settings
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# For what the server works on before it answers
+PATIENT = httpx.Timeout(None, connect=5.0)
 _KINDS: dict[int, type[errors.RedFlagError]] = {
     400: errors.InvalidInput,
     401: errors.NotAuthenticated,
@@ -113,9 +116,23 @@ class Client:
         """DELETE."""
         return self._decoded(self._call("DELETE", path))
 
-    def text(self, path: str) -> str:
+    def text(self, path: str, **query: Any) -> str:
         """GET of what is no JSON, as /metrics."""
-        return self._call("GET", path).text
+        return self._call("GET", path, query=query).text
+
+    def download(self, path: str, to: BinaryIO, tell: Callable[[int, int | None], None], **query: Any) -> None:
+        """GET of what is large, or takes the server long: written to `to` as it comes. `tell` hears how many bytes of how many."""
+        given = {key: value for key, value in query.items() if value is not None}
+        with self._reached(), self._http.stream("GET", path, params=given, timeout=PATIENT) as response:
+            if not response.is_success:
+                response.read()
+                raise self._refusal(response)
+            length = response.headers.get("Content-Length", "")
+            whole, read = int(length) if length.isdigit() else None, 0
+            for piece in response.iter_bytes():
+                to.write(piece)
+                read += len(piece)
+                tell(read, whole)
 
     def pages(self, path: str, name: str, *, most: int | None = None, **query: Any) -> Iterator[Json]:
         """The rows of a list page by page, `most` at the most; `name` is the list's key in the answer."""
@@ -132,9 +149,18 @@ class Client:
 
     def _call(self, method: str, path: str, *, query: Json | None = None, body: Any = None) -> httpx.Response:
         given = {key: value for key, value in (query or {}).items() if value is not None}
-        try:
+        with self._reached():
             # Pieces of the path that people type are ids found by look-up, or quoted by who puts them in
             response = self._http.request(method, path, params=given, json=body)
+        if not response.is_success:
+            raise self._refusal(response)
+        return response
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What httpx raises in the block, as errors of the tree."""
+        try:
+            yield
         except httpx.ConnectError as error:
             raise self._no_connection(error) from None
         except httpx.TimeoutException:
@@ -148,9 +174,6 @@ class Client:
                 f"The connection to {self.url} broke: {error or type(error).__name__}",
                 "Try again; what was asked may have been done",
             ) from None
-        if not response.is_success:
-            raise self._refusal(response)
-        return response
 
     def _decoded(self, response: httpx.Response) -> Any:
         if response.status_code == 204:
@@ -199,7 +222,7 @@ def connect(timeout: httpx.Timeout = TIMEOUT) -> Client:
     folder = place(here)
     own = own_url(here, folder)
     url = options.url or own
-    token, source = _token(here, folder, url, own)
+    token, source = find_token(here, folder, url, own)
     ca_file = options.ca_file
     tls = None
     if ca_file is not None:
@@ -241,8 +264,8 @@ def pinned(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-def _token(here: Settings, folder: Place, url: str, own: str) -> tuple[str, str]:
-    """The token and what to call it in an error."""
+def find_token(here: Settings, folder: Place, url: str, own: str) -> tuple[str, str]:
+    """The token and what to call it in an error. Raises NotAuthenticated when there is none for this address."""
     if options.token_file is not None:
         try:
             return options.token_file.read_text().strip(), f"the token in {options.token_file}"

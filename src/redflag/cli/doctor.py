@@ -19,8 +19,9 @@ from typing import Any
 
 import asyncpg
 
-from redflag.alerts import metrics, rules
-from redflag.cli import checks, client, databases, words
+from redflag.alerts import faults, metrics, rules
+from redflag.audit import sequencer
+from redflag.cli import checks, client, databases, reopen, words
 from redflag.cli.checks import Check, Verdict
 from redflag.cli.client import Client
 from redflag.cli.exits import NeedsAttention
@@ -95,6 +96,7 @@ def _judge(facts: dict[str, Any], why_not: str) -> list[Check]:
         *of("role", "server role", lambda row: checks.role(**row)),
         *of("clock", "clock", lambda skew: checks.clock(*skew), away),
         *of("timeouts", "timeout service", lambda state: checks.sweeper(state, _since_success(state)), away),
+        *of("log", "audit log", lambda state: checks.audit_log(state, checks.stopped(facts.get("alerts", []))), away),
         *of("alerts", "alerts", checks.alerts, away),
         *of("refused", "refused records", checks.refused_records, away),
         *of("months_ahead", "partitions", checks.partitions),
@@ -140,6 +142,7 @@ def _ask_status(api: Client, found: Found) -> None:
     found.facts |= {
         "migrations": status["migrations"],
         "timeouts": status["timeouts"],
+        "log": status["log"],
         "alerts": status["alerts"],
         "agents": sum(status["agents"].values()),
         "clock": ((now - at).total_seconds(), (now - began).total_seconds()),
@@ -157,7 +160,7 @@ def _ask_database(here: Settings) -> Found:
             return Found(
                 checks=[checks.failed(name, f"the database in {folder} does not run", "Start it with `redflag up`")]
             )
-        return databases.run(_ask_connection(databases.server_url(here)))
+        return databases.run(_ask_connection(here))
     except PermissionError as error:
         return Found(
             checks=[
@@ -169,9 +172,9 @@ def _ask_database(here: Settings) -> Found:
         return Found(checks=[checks.failed(name, what, step or "See the database's log")])
 
 
-async def _ask_connection(url: str) -> Found:
+async def _ask_connection(here: Settings) -> Found:
     found = Found()
-    async with databases.connected(url) as connection:
+    async with databases.connected(databases.server_url(here)) as connection:
         found.checks.append(checks.ok("database", "reachable as the server's role"))
         number = found.facts["version"] = await sql.version.value(connection)
         if number < 180_000:
@@ -196,6 +199,7 @@ async def _ask_connection(url: str) -> Found:
                 "is_server": role["is_server"],
             },
             "timeouts": await sweeper.status(connection),
+            "log": await _ask_log(connection, here),
             "alerts": [
                 {"name": one.rule.name, "faults": one.faults, "last_detail": one.last_detail}
                 for one in await rules.firing(connection)
@@ -204,6 +208,18 @@ async def _ask_connection(url: str) -> Found:
             "months_ahead": await metrics.sql.months_ahead.value(connection),
             "agents": sum((await agents.counts(connection, 60)).values()),
         }
+    return found
+
+
+async def _ask_log(connection: Any, here: Settings) -> dict[str, Any]:
+    """How the log stands, by itself and to what this server remembers."""
+    found = await sequencer.health(connection) | {"passed_over": await faults.passed_over(connection)}
+    with contextlib.suppress(PermissionError):  # then only the server can compare
+        try:
+            standing = await reopen.standing(connection, here)
+            found["why"] = standing.why if standing else ""
+        except RedFlagError as error:
+            found["why"] = error.what
     return found
 
 

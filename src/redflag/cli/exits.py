@@ -42,6 +42,7 @@ TABLE: dict[type[errors.RedFlagError], ExitCode] = {
     errors.NotPermitted: ExitCode.NOT_PERMITTED,
     errors.Conflict: ExitCode.CONFLICT,
     errors.RateLimited: ExitCode.UNAVAILABLE,
+    errors.Overloaded: ExitCode.UNAVAILABLE,
     errors.DatabaseUnreachable: ExitCode.UNAVAILABLE,
     ServerUnreachable: ExitCode.UNAVAILABLE,
     NeedsAttention: ExitCode.ATTENTION,

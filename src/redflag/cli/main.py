@@ -30,6 +30,7 @@ from redflag.cli import (
     output,
     server,
     service,
+    simulate,
     timeouts,
     tokens,
     up,
@@ -61,6 +62,7 @@ app.command(rich_help_panel=RUNNING)(backup.restore)
 app.add_typer(db.app, name="db", rich_help_panel=RUNNING)
 app.add_typer(imports.app, name="import", rich_help_panel=RUNNING)
 app.add_typer(service.app, name="service", rich_help_panel=RUNNING)
+app.command(rich_help_panel=RUNNING)(simulate.simulate)
 
 FLEET = "The fleet"
 app.add_typer(agents.app, name="agents", rich_help_panel=FLEET)

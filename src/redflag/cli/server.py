@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from redflag.audit import origins
 from redflag.cli import databases
 from redflag.cli.logs import configuration
 from redflag.cli.place import Place, lock_now, place
@@ -39,11 +40,12 @@ from redflag.supervisor import make_private_folder, write_private
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-# Agents come by every 60 s; RedFlag's own reuse a connection that is younger than 35 s
-KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
 MOST_FILES = 1_048_576
 STARTUP_FAILURE = 3  # uvicorn's exit code of a worker that could not start
+# A worker that says nothing for so long is killed and replaced. It says nothing while it imports, and with uvicorn's own
+# 5 s a slow or busy machine kills each worker before it has begun, for ever.
+WORKER_SECONDS = 60
 BACKLOG = 4096
 # A look at the lock holds it for a moment
 LOCK_PATIENCE_SECONDS = 3.0
@@ -70,7 +72,7 @@ def server(
         if not held:
             raise Conflict(f"A server runs on {folder.root} already", "Use it, or stop it first: `redflag down`")
         with databases.running(here):
-            databases.run(_require_schema(here))
+            databases.run(require_schema(here))
             _serve(here, folder)
 
 
@@ -116,10 +118,13 @@ def listen(here: Settings) -> socket.socket:
     return bound
 
 
-async def _require_schema(here: Settings) -> None:
+async def require_schema(here: Settings) -> None:
+    """That the database is as this release needs it, and its log as the settings name it. Raises DatabaseError, SettingsError."""
     async with databases.connected(databases.server_url(here)) as connection:
         require_version(pool.number(connection))
         await migrate.require_current(connection)
+        state = await origins.sql.state.one(connection)
+        origins.choose(here.log_origin, state["origin"], here.origin)
 
 
 def _serve(here: Settings, folder: Place) -> None:
@@ -139,7 +144,7 @@ def _serve(here: Settings, folder: Place) -> None:
         port=here.port,
         workers=here.workers,
         loop="uvloop",
-        http="httptools",
+        http="redflag.web.connections:Connection",
         ws="none",
         interface="asgi3",
         lifespan="on",
@@ -147,8 +152,8 @@ def _serve(here: Settings, folder: Place) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=WORKER_SECONDS,
         backlog=BACKLOG,
         ssl_certfile=here.tls_cert,
         ssl_keyfile=here.tls_key,

@@ -16,13 +16,14 @@ import httpx
 import typer
 
 import redflag
-from redflag.cli import access, client, databases, host_agent, output
+from redflag.cli import access, checks, client, databases, host_agent, output
+from redflag.cli.checks import Check, Verdict
 from redflag.cli.client import Client
 from redflag.cli.exits import NeedsAttention, ServerUnreachable
 from redflag.cli.place import Place, place
 from redflag.cli.processes import program, server_environment
 from redflag.cli.server import GRACE_SECONDS, listen
-from redflag.errors import Conflict, ProcessError
+from redflag.errors import Conflict, ProcessError, RedFlagError
 from redflag.settings import Settings, settings
 from redflag.supervisor import Stopped, exclusive_lock, make_private_folder
 
@@ -100,7 +101,10 @@ def status(as_json: output.AsJson = False) -> None:
         "agent": {"enrolled": enrolled, "running": agent is not None, "pid": agent},
         "version": redflag.__version__,
     }
-    whole = answer and database is not False and (agent is not None or not enrolled)
+    log = _log(here, folder) if answer else None
+    found["log"] = log and log.as_json()
+    runs = answer and database is not False and (agent is not None or not enrolled)
+    whole = runs and (log is None or log.verdict != Verdict.FAILED)
     if as_json:
         output.print_json(found | {"ok": whole})
     else:
@@ -112,12 +116,23 @@ def status(as_json: output.AsJson = False) -> None:
                 ),
                 ("Database", "your own" if database is None else "running" if database else "not running"),
                 ("Agent", _running(found["agent"]) if enrolled else "this host is not enrolled"),
+                ("Audit log", log.found if log else "not asked"),
                 ("Data folder", folder.root),
                 ("Version", redflag.__version__),
             ]
         )
-    if not whole:
+    if not runs:
         raise NeedsAttention("Not everything runs", "Start it with `redflag up`, or ask `redflag doctor`")
+    if log is not None and log.verdict == Verdict.FAILED:
+        raise NeedsAttention("The audit log needs attention", log.next_step)
+
+
+def _log(here: Settings, folder: Place) -> Check | None:
+    """How the log is, as the server says; None where it does not say."""
+    with contextlib.suppress(RedFlagError), _own_client(here, folder, folder.read(folder.cli_token)) as api:
+        told = api.get("/api/v1/status")
+        return checks.audit_log(told["log"], checks.stopped(told["alerts"]))
+    return None
 
 
 def health(here: Settings, folder: Place) -> bool:

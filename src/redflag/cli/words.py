@@ -13,23 +13,26 @@ from redflag.errors import InvalidInput
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(min|[smhdw])\s*")
 LONGEST_SECONDS = 366 * 86400.0
+# So long ago, at the most: records may be kept for decades
+LONGEST_AGO = 36_500 * 86400.0
 
 
-def duration(text: str) -> float:
-    """Seconds of a length of time such as 90s, 30m, 2h, 1h30m or 3d. Raises InvalidInput."""
+def duration(text: str, longest: float = LONGEST_SECONDS) -> float:
+    """Seconds of a length of time such as 90s, 30m, 2h, 1h30m or 3d, up to the longest. Raises InvalidInput."""
     rest, seconds = text.strip().lower(), 0.0
     while matched := _PART.match(rest):
         seconds += float(matched[1]) * _UNITS[matched[2]]
         rest = rest[matched.end() :]
-    if rest or not 0 < seconds <= LONGEST_SECONDS:
-        raise InvalidInput(f"{text[:50]!r} is no length of time", "Give one such as 90s, 30m, 2h or 3d, up to 366d")
+    if rest or not 0 < seconds <= longest:
+        most = f"{longest / 86400:.0f}d"
+        raise InvalidInput(f"{text[:50]!r} is no length of time", f"Give one such as 90s, 30m, 2h or 3d, up to {most}")
     return seconds
 
 
 def moment(text: str, now: datetime.datetime) -> datetime.datetime:
     """A point in time: so long ago (2h, 3d), or ISO 8601; without a zone it is in this machine's. Raises InvalidInput."""
     if _PART.match(text.strip().lower()):
-        return now - datetime.timedelta(seconds=duration(text))
+        return now - datetime.timedelta(seconds=duration(text, LONGEST_AGO))
     try:
         given = datetime.datetime.fromisoformat(text.strip())
     except ValueError:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import datetime
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
+
+import asyncpg
 
 from redflag.commands.states import Kind, Result
 from redflag.database import queries
@@ -15,7 +19,12 @@ from redflag.errors import InvalidInput
 
 sql = queries.load(__file__, "history.sql")
 
+_AGENT = re.compile("agent:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
 PAGE_LIMIT = 500
+# A text is looked for in every record of an agent, a command, or a period of this length, and not in more
+TEXT_PERIOD = datetime.timedelta(days=31)
+LONGEST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,23 @@ class Page:
 
 
 async def page(connection: Any, shown: Filter, *, cursor: str | None = None, limit: int = 50) -> Page:
-    """A page of the history, the newest first. Raises InvalidInput for a cursor that is none of ours."""
+    """A page of the history, the newest first. Raises InvalidInput for a cursor that is none of ours, or for a search that would read
+    too much."""
     at, one = decode_cursor(cursor) if cursor else (None, None)
     limit = max(1, min(limit, PAGE_LIMIT))
+    if shown.text is not None and not (shown.agent_id or shown.command_id):
+        shown = _within_period(shown)
     parameters = vars(shown) | {"text": None if shown.text is None else f"%{_escaped(shown.text)}%"}
-    async with connection.transaction(readonly=True):
-        await sql.plan_for_these_values.value(connection)
-        rows = await sql.page.all(connection, **parameters, before_at=at, before_id=one, limit=limit + 1)
+    if shown.agent_id is None and shown.actor and (acting := _AGENT.fullmatch(shown.actor)):
+        parameters["agent_id"] = uuid.UUID(acting[1])
+    try:
+        async with connection.transaction(readonly=True):
+            await sql.plan_for_these_values.value(connection, longest_ms=str(LONGEST_SECONDS * 1000))
+            rows = await sql.page.all(connection, **parameters, before_at=at, before_id=one, limit=limit + 1)
+    except asyncpg.QueryCanceledError:
+        raise InvalidInput(
+            f"This search takes longer than {LONGEST_SECONDS} s", "Name an agent, a command or a shorter period"
+        ) from None
     events = [dict(row) for row in rows[:limit]]
     last = events[-1] if len(rows) > limit else None
     return Page(events, encode_cursor(last["executed_at"], last["id"]) if last else None)
@@ -87,6 +106,18 @@ def decode_cursor(cursor: str) -> tuple[datetime.datetime, uuid.UUID]:
         return at, uuid.UUID(bytes=data[8:])
     except (ValueError, OverflowError, OSError, binascii.Error):
         raise InvalidInput("The cursor is none of this server's", "Begin again without a cursor") from None
+
+
+def _within_period(shown: Filter) -> Filter:
+    """The filter with a period that a text is looked for in: the last days, if none is given. Raises InvalidInput for a longer one."""
+    until = shown.until or datetime.datetime.now(datetime.UTC)
+    since = shown.since or until - TEXT_PERIOD
+    if until - since > TEXT_PERIOD + datetime.timedelta(hours=1):
+        raise InvalidInput(
+            f"A text is looked for in {TEXT_PERIOD.days} days at the most",
+            "Name an agent or a command, or a period with since and until",
+        )
+    return dataclasses.replace(shown, since=since)
 
 
 def _escaped(text: str) -> str:

@@ -19,8 +19,9 @@ WHERE (:agent_id::uuid IS NULL OR agent_id = :agent_id)
 ORDER BY executed_at DESC, id DESC LIMIT :limit;
 
 -- name: plan_for_these_values
--- A plan for all filters at once would read the whole table; in this transaction every plan is made for its values.
-SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
+-- A plan for all filters at once would read the whole table; in this transaction every plan is made for its values, and none runs
+-- for longer than people wait.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('statement_timeout', :longest_ms::text, true);
 
 -- name: events_of_command
 -- All that is recorded of one command, in order.

@@ -1,4 +1,7 @@
-"""Replay: the transitions in the record must arrive at exactly the commands that there are."""
+"""Replay: the transitions in the record must arrive at exactly the commands that there are.
+
+It begins with nothing, or with the states of the snapshot to which the log was pruned (`audit.snapshots`); fsck vouches for these.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ async def first_difference(connection: Any) -> Difference | None:
     """The first command, by creation, that differs from its records; None if all agree. One statement over everything."""
     meant = [(result, status) for status, results in RESULTS.items() for result in results]
     row = await sql.first_difference.one(
-        connection, results=[result for result, _ in meant], statuses=[status for _, status in meant]
+        connection,
+        pruned=await sql.pruned.value(connection),
+        results=[result for result, _ in meant],
+        statuses=[status for _, status in meant],
     )
     return None if row is None else Difference(row["command_id"], row["record_id"], row["difference"])

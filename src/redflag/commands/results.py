@@ -57,10 +57,21 @@ class Outcome:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-async def report(
-    connection: Any, actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, told: Report, *, max_output: int
-) -> Outcome:
-    """Takes a report, in one statement. Raises NotFound for a command that is not this agent's, Conflict for one never handed out."""
+@dataclass(frozen=True)
+class Told:
+    """A report as it is stored: cut to its limits, without secrets. `size` is about its bytes."""
+
+    agent_id: uuid.UUID
+    command_id: uuid.UUID
+    status: Status
+    result: str
+    kept: dict[str, Any]
+    act: dict[str, Any]
+    size: int
+
+
+async def prepare(actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, told: Report, *, max_output: int) -> Told:
+    """A report as it will be stored. Touches no database."""
     status, result = outcome_of(told.result[:100])
     stdout, stdout_bytes = await redaction.output(told.stdout, max_output)
     stderr, stderr_bytes = await redaction.output(told.stderr, max_output)
@@ -84,20 +95,41 @@ async def report(
     }
     if told.message:
         kept["message"] = redaction.short(told.message, 2000)
-    row = await sql.report.one(
+    return Told(agent_id, command_id, status, result, kept, actor.act(), len(stdout) + len(stderr) + METADATA_LIMIT)
+
+
+async def store(connection: Any, reports: list[Told]) -> list[Outcome | NotFound | Conflict]:
+    """Takes reports, no two of one command, in one statement. Each is answered by its outcome, or by why it was not taken:
+    NotFound for a command that is not this agent's, Conflict for one that was never handed out."""
+    rows = await sql.report.all(
         connection,
-        command_id=command_id,
-        agent_id=agent_id,
-        status=status,
-        result=result,
-        report=kept,
-        digest=kept["digest"],
-        act=actor.act(),
+        commands=[one.command_id for one in reports],
+        agents=[one.agent_id for one in reports],
+        statuses=[one.status for one in reports],
+        results=[one.result for one in reports],
+        reports=[one.kept for one in reports],
+        digests=[one.kept["digest"] for one in reports],
+        acts=[one.act for one in reports],
     )
+    found = {row["id"]: row for row in rows}
+    return [_outcome(one.command_id, found.get(one.command_id)) for one in reports]
+
+
+async def report(
+    connection: Any, actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, told: Report, *, max_output: int
+) -> Outcome:
+    """Takes one report. Raises NotFound for a command that is not this agent's, Conflict for one never handed out."""
+    [outcome] = await store(connection, [await prepare(actor, agent_id, command_id, told, max_output=max_output)])
+    if not isinstance(outcome, Outcome):
+        raise outcome
+    return outcome
+
+
+def _outcome(command_id: uuid.UUID, row: Any) -> Outcome | NotFound | Conflict:
     if row is None:
-        raise NotFound(f"No command {command_id} of this agent", "Drop the report")
+        return NotFound(f"No command {command_id} of this agent", "Drop the report")
     if not (row["was_sent"] or row["ended"] or row["late"]) and row["status"] == Status.PENDING:
-        raise Conflict(f"Command {command_id} was never handed out", "Drop the report")
+        return Conflict(f"Command {command_id} was never handed out", "Drop the report")
     if row["ended"]:
         received = "recorded"
     elif row["late"]:

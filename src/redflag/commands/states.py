@@ -46,6 +46,8 @@ class Kind(enum.StrEnum):
     ACCESS = "access"
     SERVICE = "service"
     IMPORT = "import"
+    ERASURE = "erasure"
+    SNAPSHOT = "snapshot"
 
 
 class DeadlineKind(enum.StrEnum):

@@ -45,6 +45,9 @@ class Connection(asyncpg.Connection):
     async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:
         return await self._examined(super().fetchrow(*args, **kwargs))
 
+    async def copy_records_to_table(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._examined(super().copy_records_to_table(*args, **kwargs))
+
     async def fetchval(self, *args: Any, **kwargs: Any) -> Any:
         return await self._examined(super().fetchval(*args, **kwargs))
 

@@ -7,7 +7,6 @@ for a window to fill.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import uuid
 from collections.abc import Awaitable
@@ -17,6 +16,7 @@ from typing import Any
 from redflag.audit.actor import Actor
 from redflag.commands import queue
 from redflag.database import queries
+from redflag.database.gathering import Gathering
 
 sql = queries.load(__file__, "presence.sql")
 
@@ -45,84 +45,37 @@ class Answer:
 
 
 class CheckIns:
-    """The check-ins of one server process, gathered into statements. At most two are under way at a time."""
+    """The check-ins of one server process, gathered into statements."""
 
     def __init__(self, pool: Any, *, in_flight: int = 2) -> None:
-        self.pool = pool
-        self._waiting: list[tuple[CheckIn, asyncio.Future[Answer]]] = []
-        self._free = in_flight
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._gathering = Gathering(pool, _answer, lambda one: one.agent_id, most=BATCH, in_flight=in_flight)
 
     def check_in(self, one: CheckIn) -> Awaitable[Answer]:
         """Queues a check-in for the next statement. The answer raises what that statement raised."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((one, future))
-        if self._free:
-            self._free -= 1
-            task = asyncio.create_task(self._flush())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return future
+        return self._gathering.ask(one)
 
-    async def _flush(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._take()
-                try:
-                    answers = await self._answer([one for one, _ in batch])
-                except Exception as error:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                else:
-                    for one, future in batch:
-                        if not future.done():
-                            future.set_result(answers[one.agent_id])
-        finally:
-            self._free += 1
 
-    def _take(
-        self,
-    ) -> tuple[list[tuple[CheckIn, asyncio.Future[Answer]]], list[tuple[CheckIn, asyncio.Future[Answer]]]]:
-        """The next batch and what stays: an agent that asks twice at once has its second turn in the next one."""
-        batch: list[tuple[CheckIn, asyncio.Future[Answer]]] = []
-        later: list[tuple[CheckIn, asyncio.Future[Answer]]] = []
-        seen: set[uuid.UUID] = set()
-        for one, future in self._waiting:
-            if one.agent_id in seen or len(batch) >= BATCH:
-                later.append((one, future))
-            else:
-                seen.add(one.agent_id)
-                batch.append((one, future))
-        return batch, later
-
-    async def _answer(self, batch: list[CheckIn]) -> dict[uuid.UUID, Answer]:
-        batch = sorted(batch, key=lambda one: one.agent_id)
-        async with self.pool.acquire() as connection:
-            rows = await sql.seen.all(
-                connection,
-                agents=[one.agent_id for one in batch],
-                addresses=[one.actor.address for one in batch],
-                metrics=[one.metrics for one in batch],
-                protocols=[one.protocol for one in batch],
-            )
-            seen = {row["agent_id"]: row for row in rows}
-            asking = [
-                queue.Asking(one.agent_id, one.actor, one.protocol, one.held)
-                for one in batch
-                if seen[one.agent_id]["waiting"] and not one.throw_away
-            ]
-            handed_out = await queue.deliver(connection, asking) if asking else {}
-            ended: dict[uuid.UUID, list[uuid.UUID]] = {}
-            for one in batch:
-                if one.held:
-                    _, gone = await queue.acknowledge(
-                        connection, one.actor, one.agent_id, queue.Progress(received=one.held)
-                    )
-                    ended[one.agent_id] = gone
-        return {
-            one.agent_id: Answer(
-                handed_out.get(one.agent_id, []), ended.get(one.agent_id, []), seen[one.agent_id]["rapid_until"]
-            )
-            for one in batch
-        }
+async def _answer(connection: Any, batch: list[CheckIn]) -> list[Answer]:
+    rows = await sql.seen.all(
+        connection,
+        agents=[one.agent_id for one in batch],
+        addresses=[one.actor.address for one in batch],
+        metrics=[one.metrics for one in batch],
+        protocols=[one.protocol for one in batch],
+    )
+    seen = {row["agent_id"]: row for row in rows}
+    asking = [
+        queue.Asking(one.agent_id, one.actor, one.protocol, one.held)
+        for one in sorted(batch, key=lambda one: one.agent_id)
+        if seen[one.agent_id]["waiting"] and not one.throw_away
+    ]
+    handed_out = await queue.deliver(connection, asking) if asking else {}
+    ended: dict[uuid.UUID, list[uuid.UUID]] = {}
+    for one in batch:
+        if one.held:
+            _, gone = await queue.acknowledge(connection, one.actor, one.agent_id, queue.Progress(received=one.held))
+            ended[one.agent_id] = gone
+    return [
+        Answer(handed_out.get(one.agent_id, []), ended.get(one.agent_id, []), seen[one.agent_id]["rapid_until"])
+        for one in batch
+    ]

@@ -1,14 +1,18 @@
 """Holds: calls of agents that wait until there is something for them, so that a command arrives at once and no agent
 needs an open port.
 
-One statement a round asks for all calls that this process holds; an agent that is not woken comes by again by itself. When
-too many calls are held, or the server stops, nobody is held: they are told to come back instead.
+Commands that were just enqueued, by whatever process or person, are looked for every few hundredths of a second: one statement
+that costs the same however many calls are held. A round every second or so asks for all held calls whether anything else is there
+(a command taken back, one that has ended). An agent that is not woken comes by again by itself. When too many calls are held, or
+the server stops, nobody is held: they are told to come back instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
+import time
 import uuid
 from typing import Any
 
@@ -18,7 +22,10 @@ log = logging.getLogger("redflag.fleet")
 sql = queries.load(__file__, "presence.sql")
 
 MOST = 20_000
-ROUND_SECONDS = 0.5
+GLANCE_SECONDS = 0.03
+ROUND_SECONDS = 1.0
+# Of commands enqueued in the last moments some may not be committed yet when later ones are seen
+OVERLAP = datetime.timedelta(seconds=0.3)
 LONGEST_SECONDS = 30
 
 
@@ -50,14 +57,24 @@ class Holds:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks for work for those who wait, until `stop` is set. What the database refuses is asked again."""
+        since: datetime.datetime | None = None
+        next_round = 0.0
         while not stop.is_set():
-            if self._held:
-                try:
-                    await self._look()
-                except Exception:  # the sweep runs beside this, and must not end with it
-                    log.exception("could not look for work for held agents, and will look again")
+            pause = GLANCE_SECONDS
             try:
-                await asyncio.wait_for(stop.wait(), ROUND_SECONDS)
+                if not self._held:
+                    since = None
+                elif since is None or time.monotonic() >= next_round:
+                    since = since or await sql.database_now.value(self.pool) - OVERLAP
+                    await self._look()
+                    next_round = time.monotonic() + ROUND_SECONDS
+                else:
+                    since = await self._glance(since)
+            except Exception:  # the sweep runs beside this, and must not end with it
+                log.exception("could not look for work for held agents, and will look again")
+                pause = ROUND_SECONDS
+            try:
+                await asyncio.wait_for(stop.wait(), pause)
             except TimeoutError:
                 continue
         self.release()
@@ -69,14 +86,25 @@ class Holds:
             if not woken.done():
                 woken.set_result(False)
 
+    async def _glance(self, since: datetime.datetime) -> datetime.datetime:
+        """Wakes whom a new command is for. Returns since when to look the next time."""
+        rows = await sql.newly_enqueued.all(self.pool, since=since)
+        if not rows:
+            return since
+        agents = {row["agent_id"] for row in rows}
+        for woken, (agent_id, _) in self._held.items():
+            if agent_id in agents and not woken.done():
+                woken.set_result(True)
+        newest: datetime.datetime = rows[0]["created_at"]
+        return max(since, newest - OVERLAP)
+
     async def _look(self) -> None:
         asking = dict(self._held)
-        async with self.pool.acquire() as connection:
-            rows = await sql.waiting.all(
-                connection,
-                agents=[agent_id for agent_id, _ in asking.values()],
-                held=[one for _, commands in asking.values() for one in commands],
-            )
+        rows = await sql.waiting.all(
+            self.pool,
+            agents=[agent_id for agent_id, _ in asking.values()],
+            held=[one for _, commands in asking.values() for one in commands],
+        )
         ready = {row["agent_id"] for row in rows}
         for woken, (agent_id, _) in asking.items():
             if agent_id in ready and not woken.done():

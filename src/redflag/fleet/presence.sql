@@ -4,10 +4,10 @@
 WITH lazily AS MATERIALIZED (
   SELECT set_config('synchronous_commit', 'off', true) AS set
 ), asking AS (
-  SELECT * FROM unnest(:agents::uuid[], :addresses::inet[], :metrics::jsonb[], :protocols::integer[]) AS asking (agent_id, address, metrics, protocol)
+  SELECT * FROM unnest(:agents::uuid[], :addresses::text[], :metrics::jsonb[], :protocols::integer[]) AS asking (agent_id, address, metrics, protocol)
 ), noted AS (
   INSERT INTO agent_presence AS p (agent_id, last_seen, address, metrics)
-  SELECT agent_id, now(), address, metrics FROM asking, lazily ORDER BY agent_id
+  SELECT agent_id, now(), address::inet, metrics FROM asking, lazily ORDER BY agent_id
   ON CONFLICT (agent_id) DO UPDATE SET last_seen = now(), address = EXCLUDED.address, metrics = coalesce(EXCLUDED.metrics, p.metrics)
   RETURNING agent_id, rapid_until
 )
@@ -20,6 +20,17 @@ FROM noted JOIN asking USING (agent_id);
 -- name: set_rapid
 -- Until when an agent was asked to come by every few seconds; NULL: no longer.
 UPDATE agent_presence SET rapid_until = now() + :minutes * interval '1 minute' WHERE agent_id = :agent_id;
+
+-- name: newly_enqueued
+-- Agents for which a command was enqueued since a moment, and the newest such moment: found by when commands were made, so that it
+-- costs the same whatever the number of held calls. A transaction that takes longer than the overlap is found by the round.
+SELECT agent_id, created_at FROM agent_commands
+WHERE created_at > :since::timestamptz AND status = 'pending' AND next_deadline_at > now()
+ORDER BY created_at DESC LIMIT 5000;
+
+-- name: database_now
+-- The time, by the database's clock.
+SELECT now();
 
 -- name: waiting
 -- Which of the agents whose calls are held have something to fetch, or hold something that has ended.

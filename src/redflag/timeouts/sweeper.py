@@ -28,8 +28,12 @@ from redflag.database import faults, queries
 
 log = logging.getLogger("redflag.timeouts")
 sql = queries.load(__file__, "sweeper.sql")
+# Its own: a server in a thread must not move the one that all of a process shares
+_random = random.SystemRandom()
 
 BATCH = 1000
+# When a batch comes back full, this many are worked on side by side, until nothing is overdue
+LANES = 3
 # Bounds of the histograms, in seconds; the sweep counts in the same ones (a test holds them together)
 STUCK_BOUNDS = (60, 300, 900, 1800, 3600, 7200, 14400, 86400, 604800)
 LATENESS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 5, 60, 3600)
@@ -85,7 +89,7 @@ class Sweeper:
         """Sweeps until `stop` is set. Never raises: what fails is counted, logged, and tried again."""
         await self._say_started()
         while not stop.is_set():
-            pause = self.interval * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that replicas do not step together
+            pause = self.interval * _random.uniform(0.8, 1.2)  # jitter, so that replicas do not step together
             try:
                 await self.sweep()
             except Exception as error:
@@ -102,13 +106,13 @@ class Sweeper:
         if self._failures:
             await self._say_failures()
         by = actor or self.actor
-        while True:
-            act = actors.detection(Actor(by.name, address=by.address), service_name=self.name, method=method)
-            async with self.pool.acquire() as connection:
-                rows = await sql.sweep.all(connection, batch=BATCH, act=act, replica=self.replica)
-            swept.add(rows)
-            if len(rows) < BATCH:
-                break
+        if await self._batch(swept, by, method, lane=1):
+            lanes = [asyncio.create_task(self._lane(swept, by, method, lane)) for lane in range(1, LANES + 1)]
+            try:
+                await asyncio.gather(*lanes)
+            finally:
+                # One that failed does not leave the others behind: what they have under way is finished first
+                await asyncio.wait(lanes)
         if swept.timed_out:
             log.info("timed out %d commands, the latest by %.0f ms", len(swept.timed_out), swept.max_lateness_ms)
         if swept.redelivered:
@@ -126,6 +130,20 @@ class Sweeper:
                 )
         await self._say_finished(swept)
         return swept
+
+    async def _lane(self, swept: Swept, by: Actor, method: str, lane: int) -> None:
+        while await self._batch(swept, by, method, lane):
+            pass
+
+    async def _batch(self, swept: Swept, by: Actor, method: str, lane: int) -> bool:
+        """One batch, one statement. Returns whether it was full, so that more may be overdue."""
+        act = actors.detection(Actor(by.name, address=by.address), service_name=self.name, method=method)
+        # Each lane adds to totals of its own, so that none waits for another's commit
+        replica = self.replica if lane == 1 else f"{self.replica}/lane-{lane}"
+        async with self.pool.acquire() as connection:
+            rows = await sql.sweep.all(connection, batch=BATCH, act=act, replica=replica)
+        swept.add(rows)
+        return len(rows) == BATCH
 
     async def _handle_gap(self) -> None:
         # A replica that swept a moment ago knows that there is no gap; any other asks the database

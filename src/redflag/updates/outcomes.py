@@ -17,6 +17,7 @@ from redflag.commands import queue, results
 from redflag.commands.states import Status as CommandStatus
 from redflag.commands.states import outcome_of
 from redflag.database import queries
+from redflag.database.gathering import Gathering
 
 sql = queries.load(__file__, "outcomes.sql")
 
@@ -25,6 +26,40 @@ CONCERNED = INSTALLING | {"dry_run_update"}
 # What agents call the end of a command that works on no update
 UNCONCERNED_ACTIONS = frozenset({"scan_updates", "enable_heartbeat", "disable_heartbeat", "collect_specs", "reboot"})
 REASON_LIMIT = 500
+
+
+# Reports that go to the database together have up to about this many bytes
+BATCH_BYTES = 4 * 1024 * 1024
+
+
+class Reports:
+    """The reports that come to one server process. Those that concern no update go to the database together."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._gathering = Gathering(
+            pool,
+            results.store,
+            lambda one: one.command_id,
+            most=128,
+            weight=lambda one: one.size,
+            most_weight=BATCH_BYTES,
+        )
+
+    async def take(
+        self, actor: Actor, agent_id: uuid.UUID, command_id: uuid.UUID, report: results.Report, *, max_output: int
+    ) -> results.Outcome:
+        """Takes a report, and what it means for updates. Raises NotFound, or Conflict for a command never handed out."""
+        if report.action in UNCONCERNED_ACTIONS:
+            told = await results.prepare(actor, agent_id, command_id, report, max_output=max_output)
+            outcome = await self._gathering.ask(told)
+            if not isinstance(outcome, results.Outcome):
+                raise outcome
+            if outcome.command_type not in CONCERNED:
+                return outcome
+            # An agent that calls things by other names: the effect comes second, and again with the report if it comes again
+        async with self._pool.acquire() as connection:
+            return await report_result(connection, actor, agent_id, command_id, report, max_output=max_output)
 
 
 async def report_result(
@@ -37,11 +72,6 @@ async def report_result(
     max_output: int,
 ) -> results.Outcome:
     """Takes a report as `commands.results.report` does, and what it means for updates. Raises what that raises."""
-    if report.action in UNCONCERNED_ACTIONS:
-        outcome = await results.report(connection, actor, agent_id, command_id, report, max_output=max_output)
-        if outcome.command_type not in CONCERNED:
-            return outcome
-        # An agent that calls things by other names: the effect comes second, and again with the report if it comes again
     async with connection.transaction():
         outcome = await results.report(connection, actor, agent_id, command_id, report, max_output=max_output)
         if outcome.command_type in CONCERNED:

@@ -19,27 +19,63 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import redflag
 from redflag.access.principals import Authenticator
-from redflag.audit import redaction, sequencer
+from redflag.audit import origins, redaction, sequencer
 from redflag.audit.checkpoint import Signer, load_key
-from redflag.audit.sequencer import Memory
+from redflag.audit.memory import Memory
+from redflag.audit.pruning import Daily, Job
 from redflag.database import migrate, pool
-from redflag.errors import InvalidInput, TooLarge
+from redflag.errors import InvalidInput, Overloaded, TooLarge
 from redflag.fleet.checkin import CheckIns
+from redflag.fleet.checkpoints import Checkpoints
 from redflag.fleet.holds import Holds
+from redflag.publishing.sender import Sender
 from redflag.settings import Settings
 from redflag.supervisor import make_private_folder
 from redflag.timeouts.sweeper import Sweeper
+from redflag.updates.outcomes import Reports
 from redflag.web import background, log_routes, problems
 from redflag.web.agent import downloads
+from redflag.web.agent.gate import Gate
 from redflag.web.agent.routes import routes as agent_routes
-from redflag.web.api import agents, audit, auth, commands, health, history, policies, tokens, updates, users
+from redflag.web.api import (
+    agents,
+    audit,
+    auth,
+    commands,
+    evidence,
+    exports,
+    health,
+    history,
+    policies,
+    retention,
+    targets,
+    tokens,
+    updates,
+    users,
+)
 from redflag.web.context import Context
 from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
 
 # history before commands: both begin with /api/v1/commands/, and a command's id would match the word
-ROOMS = (auth, agents, history, commands, updates, policies, tokens, users, audit, log_routes, health)
+ROOMS = (
+    auth,
+    agents,
+    history,
+    commands,
+    updates,
+    policies,
+    tokens,
+    users,
+    audit,
+    evidence,
+    exports,
+    targets,
+    retention,
+    log_routes,
+    health,
+)
 
 
 def make_app(settings: Settings, database_url: str) -> ASGIApp:
@@ -57,6 +93,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             connections,
             Authenticator(connections),
             CheckIns(connections),
+            Reports(connections),
             Holds(connections),
             Sweeper(
                 connections,
@@ -67,8 +104,11 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             ),
             signer,
             memory,
+            Checkpoints(connections, signer.verifier.public),
+            Sender(connections, signer, settings.checkpoints),
+            Daily(connections, _pruning(settings, database_url)),
         )
-        app.state.context = context
+        app.state.context = gate.context = context
         admin.state.context = context
         _release_at_signals(context.holds)
         stop = asyncio.Event()
@@ -85,16 +125,29 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
 
     admin = make_admin(docs=settings.docs)
     app = Starlette(routes=[*agent_routes, *downloads.routes, Mount("/", app=admin)], lifespan=lifespan)
-    return BodyLimit(SecurityHeaders(app), settings.max_body)
+    gate = Gate(BodyLimit(SecurityHeaders(app), settings.max_body), SecurityHeaders.HEADERS)
+    return gate
 
 
 async def _open_log(connection: Any, settings: Settings) -> tuple[Signer, Memory]:
-    """The log's key under the name that the log has, and what this server remembers of it."""
+    """The log's key under the name that the log has, and what this server remembers of it. Raises SettingsError."""
     make_private_folder(settings.log_folder)
     state = await sequencer.sql.state.one(connection)
-    origin = settings.log_origin or state["origin"] or settings.origin
+    origin = origins.choose(settings.log_origin, state["origin"], settings.origin)
     signer = load_key(origin, settings.log_folder / "key", settings.log_key)
     return signer, Memory(settings.log_folder / "newest-checkpoint", signer)
+
+
+def _pruning(settings: Settings, database_url: str) -> Job:
+    """What a process needs that prunes the log."""
+    return Job(
+        database_url,
+        str(settings.folder / "archive"),
+        str(settings.log_folder),
+        settings.log_key,
+        settings.log_origin or settings.origin,
+        settings.replica,
+    )
 
 
 def _end_without(work: asyncio.Task[None], stop: asyncio.Event) -> None:
@@ -187,10 +240,13 @@ class BodyLimit:
     WITHOUT_TOKEN = 256 * 1024
     # A body that stops coming is not waited for
     SECONDS = 60.0
+    # What all requests of this process may hold of bodies together
+    MOST_UNDER_WAY = 256 * 1024 * 1024
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
         self.limit = limit
+        self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Counts what comes in."""
@@ -207,10 +263,15 @@ class BodyLimit:
                 # Nothing but the end of the connection can come now, and that may take as long as a call is held
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self.SECONDS)
+                async with asyncio.timeout(self.SECONDS):
+                    message = await receive()
             except TimeoutError:
                 raise InvalidInput(f"The body stopped coming for {self.SECONDS:.0f} s", "Send it again") from None
-            read += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            read += size
+            self.under_way += size
+            if self.under_way > self.MOST_UNDER_WAY and size:
+                raise Overloaded("Too many large bodies are under way")
             whole = not message.get("more_body", False)
             return message
 
@@ -222,4 +283,7 @@ class BodyLimit:
                 raise TooLarge(f"The body is larger than {limit} bytes", "Send less at once")
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.under_way -= read

@@ -1,4 +1,4 @@
-"""What the server does by itself, beside answering: the sweep, storing faults, counted refusals, partitions, tidying up.
+"""What the server does by itself, beside answering: the sweep, the log, storing faults, counted refusals, partitions, tidying up.
 
 Each task runs until it is told to stop; one that fails says so in the log and goes on.
 """
@@ -11,18 +11,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redflag.access import agent_tokens, rate, sessions
-from redflag.alerts import faults, rules
-from redflag.audit import events, sequencer
+from redflag.access.principals import WATCH_SECONDS
+from redflag.alerts import faults, metrics, rules
+from redflag.audit import events
+from redflag.audit.export.forwarding import Forwarding
+from redflag.audit.keeper import Keeper
 from redflag.commands import history
-from redflag.database import faults as faults_met
-from redflag.errors import Conflict
 from redflag.web.context import Context
 
 log = logging.getLogger("redflag.background")
 
 FAULTS_SECONDS = 1.0
-# An event is in a signed checkpoint at most two of these after its commit
-LOG_SECONDS = 0.7
 REFUSALS_SECONDS = 20.0
 PARTITIONS_SECONDS = 6 * 3600.0
 TIDY_SECONDS = 600.0
@@ -36,47 +35,17 @@ async def run(context: Context, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(context.sweeper.run(stop))
         tasks.create_task(context.holds.run(stop))
-        tasks.create_task(_keep_log(context, stop))
+        tasks.create_task(Keeper(context.pool, context.signer, context.memory, metrics.count_failed_step).run(stop))
+        tasks.create_task(context.sender.run(stop))
+        tasks.create_task(context.pruning.run(stop))
+        tasks.create_task(Forwarding(context.pool).run(stop))
+        tasks.create_task(_every(WATCH_SECONDS, _watch_tokens, context, stop))
         tasks.create_task(_every(FAULTS_SECONDS, _store_faults, context, stop))
         tasks.create_task(_every(REFUSALS_SECONDS, _record_refusals, context, stop))
         tasks.create_task(_every(PARTITIONS_SECONDS, _make_partitions, context, stop))
         tasks.create_task(_every(TIDY_SECONDS, _tidy, context, stop))
     async with context.pool.acquire() as connection:
         await _store_faults(connection, context)
-
-
-async def _keep_log(context: Context, stop: asyncio.Event) -> None:
-    """Gives records their positions, hashes them into the tree, and signs its head every second or so. Any replica does it."""
-    said = ""
-    # Once at the start also a log in which nothing is new is held against what this server remembers
-    looked_at = False
-    while not stop.is_set():
-        busy = False
-        try:
-            async with context.pool.acquire() as connection:
-                if not looked_at or not await sequencer.idle(connection):
-                    busy = await sequencer.sequence(connection) == sequencer.BATCH
-                    await sequencer.integrate(connection)
-                    if not busy:
-                        await sequencer.publish(connection, context.signer, context.memory)
-                        looked_at = True
-                said = ""
-        except Exception as error:
-            # Said once, not every second, for as long as it is the same
-            if str(error) != said:
-                said = str(error)
-                log.critical(
-                    "the log does not go on: %s: %s",
-                    type(error).__name__,
-                    said,
-                    exc_info=not isinstance(error, Conflict),
-                )
-                faults_met.note("log_stopped", said)
-        if not busy:
-            try:
-                await asyncio.wait_for(stop.wait(), LOG_SECONDS)
-            except TimeoutError:
-                continue
 
 
 async def _every(seconds: float, work: Work, context: Context, stop: asyncio.Event) -> None:
@@ -90,6 +59,10 @@ async def _every(seconds: float, work: Work, context: Context, stop: asyncio.Eve
             await asyncio.wait_for(stop.wait(), seconds)
         except TimeoutError:
             continue
+
+
+async def _watch_tokens(_connection: Any, context: Context) -> None:
+    await context.authenticator.watch()
 
 
 async def _store_faults(connection: Any, context: Context) -> None:

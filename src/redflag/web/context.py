@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,15 @@ from starlette.requests import HTTPConnection
 
 from redflag.access.principals import Authenticator
 from redflag.audit.checkpoint import Signer
-from redflag.audit.sequencer import Memory
+from redflag.audit.memory import Memory
+from redflag.audit.pruning import Daily
 from redflag.fleet.checkin import CheckIns
+from redflag.fleet.checkpoints import Checkpoints
 from redflag.fleet.holds import Holds
+from redflag.publishing.sender import Sender
 from redflag.settings import Settings
 from redflag.timeouts.sweeper import Sweeper
+from redflag.updates.outcomes import Reports
 
 
 @dataclass
@@ -25,10 +30,14 @@ class Context:
     pool: Any
     authenticator: Authenticator
     check_ins: CheckIns
+    reports: Reports
     holds: Holds
     sweeper: Sweeper
     signer: Signer
     memory: Memory
+    checkpoints: Checkpoints
+    sender: Sender
+    pruning: Daily
 
 
 def context(request: HTTPConnection) -> Context:
@@ -40,10 +49,15 @@ def context(request: HTTPConnection) -> Context:
 def address(request: HTTPConnection) -> str:
     """Who is at the other end. X-Forwarded-For is read from the right, and only as far as trusted proxies wrote it."""
     peer = request.client.host if request.client else "0.0.0.0"  # noqa: S104 - said of an unknown peer, not bound
-    trusted = [ipaddress.ip_network(network) for network in context(request).settings.trusted_proxies]
-    if not trusted:
+    return caller_of(peer, request.headers.getlist("x-forwarded-for"), context(request).settings.trusted_proxies)
+
+
+def caller_of(peer: str, forwarded_for: list[str], trusted_proxies: list[str]) -> str:
+    """Who calls, given who is at the other end of the connection and what proxies on the way say."""
+    if not trusted_proxies:
         return _plain(peer)
-    hops = [hop.strip() for hop in ",".join(request.headers.getlist("x-forwarded-for")).split(",") if hop.strip()]
+    trusted = [ipaddress.ip_network(network) for network in trusted_proxies]
+    hops = [hop.strip() for hop in ",".join(forwarded_for).split(",") if hop.strip()]
     while hops and _within(peer, trusted):
         peer = hops.pop()
     return _plain(peer)
@@ -57,6 +71,7 @@ def _within(peer: str, networks: list[Any]) -> bool:
     return any(one in network for network in networks)
 
 
+@functools.lru_cache(maxsize=65_536)
 def _plain(peer: str) -> str:
     try:
         return str(ipaddress.ip_address(peer))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from redflag.access.roles import Permission
 from redflag.audit import tiles
+from redflag.audit.cosignatures import MOST_WITNESSES
 from redflag.web.context import Context, context
 from redflag.web.guards import GuardedRoute, let_in
 
@@ -33,9 +36,22 @@ def _kept(here: Context, body: bytes) -> Response:
 
 @router.get("/checkpoint", response_class=Response)
 async def checkpoint(here: Context = READER) -> Response:
-    """The newest checkpoint: a signed note."""
+    """The newest checkpoint: a signed note, with the cosignatures that it has so far."""
+    return await _checkpoint(here, 0)
+
+
+@router.get("/checkpoint/cosigned", response_class=Response)
+async def cosigned(
+    here: Context = READER,
+    quorum: Annotated[int, Query(ge=1, le=MOST_WITNESSES, description="by so many witnesses at the least")] = 1,
+) -> Response:
+    """The newest checkpoint that witnesses have cosigned: some seconds older than the newest, and the one to rely on."""
+    return await _checkpoint(here, quorum)
+
+
+async def _checkpoint(here: Context, quorum: int) -> Response:
     async with here.pool.acquire() as connection:
-        note = await tiles.checkpoint(connection)
+        note = await tiles.checkpoint(connection, quorum)
     return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 

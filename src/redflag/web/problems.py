@@ -28,6 +28,7 @@ STATUS: dict[type[errors.RedFlagError], int] = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.RateLimited: 429,
+    errors.Overloaded: 503,
     errors.DatabaseUnreachable: 503,
 }
 UNAVAILABLE = (
@@ -49,7 +50,7 @@ def status_of(error: Exception) -> int:
 
 def headers_of(error: Exception, status: int) -> dict[str, str]:
     """The headers that go with a status."""
-    if isinstance(error, errors.RateLimited):
+    if isinstance(error, errors.RateLimited | errors.Overloaded):
         return {"Retry-After": str(error.retry_after)}
     if status == 401:
         return {"WWW-Authenticate": "Bearer"}

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import argon2
 import bcrypt
 import pytest
 import pytest_asyncio
 
+from databases import make_database
 from redflag.access import passwords, users
 from redflag.access.roles import Role
 from redflag.audit.actor import Actor, user
-from redflag.database import migrate, pool
+from redflag.database import pool
 from redflag.database.embedded import EmbeddedDatabase
 
 PASSWORD = "correct horse battery"
@@ -29,6 +31,21 @@ class Person:
     id: uuid.UUID
     username: str
     password: str
+
+
+@pytest.fixture
+def real_hashes() -> None:
+    """For tests of what happens beside one another, which takes as long as it does where people log in."""
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 at its least cost. What a hash costs, and that every check costs one, is held by tests/unit/access."""
+    if "real_hashes" in request.fixturenames:
+        return
+    least = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", least)
+    monkeypatch.setattr(passwords, "_DUMMY", least.hash("nobody's"))
 
 
 @pytest.fixture
@@ -80,9 +97,8 @@ async def imported(owner: Any) -> Person:
 async def fresh(postgres: EmbeddedDatabase, dsn_superuser: str) -> AsyncIterator[Any]:
     """The server's connections to an installation in which there is nobody yet."""
     database = f"access_{uuid.uuid4().hex[:12]}"
+    await make_database(postgres, database)
     superuser = await pool.connect(dsn_superuser)
-    await superuser.execute(f"CREATE DATABASE {database} OWNER redflag_owner")
-    await migrate.migrate(postgres.url("redflag_owner", database), "redflag_server")
     connections = await pool.open_pool(postgres.url("redflag_server", database), size=10)
     yield connections
     await connections.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from redflag.access import agent_tokens, sessions, tokens, users
-from redflag.access.principals import REMEMBERED_SECONDS, Authenticator, Kind
+from redflag.access.principals import AGENTS_REMEMBERED_SECONDS, REMEMBERED_SECONDS, Authenticator, Kind
 from redflag.access.roles import PERMISSIONS, Role
 from redflag.audit.actor import user
 from redflag.errors import NotAuthenticated
@@ -37,6 +37,9 @@ class Counted:
     async def fetchrow(self, *args: Any) -> Any:
         self.queries += 1
         return await self._pool.fetchrow(*args)
+
+    async def fetch(self, *args: Any) -> Any:
+        return await self._pool.fetch(*args)
 
 
 async def test_a_session_stands_for_a_person(pool: Any, bob: Any) -> None:
@@ -94,6 +97,48 @@ async def test_one_query_finds_a_token_and_none_while_it_is_remembered(
     await door.authenticate(api)
     await door.authenticate_agent(access)
     assert counted.queries == 4
+
+
+async def test_an_agent_is_remembered_for_as_long_as_revocations_are_watched(
+    pool: Any, server: Any, agent_id: uuid.UUID
+) -> None:
+    access, _ = await agent_tokens.issue(server, agent_id)
+    counted, clock = Counted(pool), Clock()
+    door = Authenticator(counted, clock=clock)
+    await door.authenticate_agent(access)
+    for _ in range(5):
+        clock.now += REMEMBERED_SECONDS
+        await door.watch()
+        clock.now += REMEMBERED_SECONDS - 0.1
+        assert await door.authenticate_agent(access) == agent_id
+    assert counted.queries == 1
+    # Nobody watched for a while: it is asked for again
+    clock.now += 0.2
+    assert await door.authenticate_agent(access) == agent_id
+    assert counted.queries == 2
+    await door.watch()
+    clock.now += AGENTS_REMEMBERED_SECONDS
+    await door.watch()
+    assert await door.authenticate_agent(access) == agent_id
+    assert counted.queries == 3
+
+
+@pytest.mark.parametrize("end", ["its tokens are revoked", "the agent is removed"])
+async def test_what_another_process_revoked_is_forgotten_with_the_next_look(
+    pool: Any, server: Any, owner: Any, agent_id: uuid.UUID, end: str
+) -> None:
+    access, _ = await agent_tokens.issue(server, agent_id)
+    clock = Clock()
+    door = Authenticator(pool, clock=clock)
+    await door.watch()
+    await door.authenticate_agent(access)
+    if end == "the agent is removed":
+        await owner.execute("UPDATE agents SET removed_at = now() WHERE id = $1", agent_id)
+    else:
+        await agent_tokens.revoke_all(server, agent_id)
+    await door.watch()
+    with pytest.raises(NotAuthenticated):
+        await door.authenticate_agent(access)
 
 
 async def test_a_revoked_token_is_remembered_for_4_seconds_at_most(

@@ -149,6 +149,7 @@ async def test_a_password_of_bcrypt_becomes_argon2_at_the_first_log_in(
     assert actions == ["login", "user_password_rehashed", "login", "login"]
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_log_ins_at_once_with_a_password_of_bcrypt_all_succeed(pool: Any, records: Any, imported: Any) -> None:
     where = [somewhere() for _ in range(4)]
     begun = await asyncio.gather(*(sessions.log_in(pool, imported.username, imported.password, one) for one in where))
@@ -213,6 +214,7 @@ async def test_a_change_of_password_needs_the_old_one_and_a_good_new_one(pool: A
     assert denied["action"] == "password_change"
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_no_session_of_the_old_password_outlives_its_change(pool: Any, server: Any, bob: Any) -> None:
     mine, principal = await entered(pool, bob)
     log_ins = [sessions.log_in(pool, bob.username, bob.password, somewhere()) for _ in range(6)]

@@ -115,6 +115,7 @@ async def test_a_password_that_somebody_else_set_ends_the_sessions_and_must_be_c
     assert (await sessions.log_in(pool, bob.username, PASSWORD + " anew", "192.0.2.1")).must_change_password
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_the_first_admin_is_made_once_however_many_servers_start(fresh: Any) -> None:
     async def start(number: int) -> str | None:
         async with fresh.acquire() as connection:

@@ -2,92 +2,73 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from databases import connection, connections, make_database
+from databases import connection
+from integration.audit.evidence import Place, place
+from integration.commands.helpers import make_agent
 from redflag.audit import actor as actors
-from redflag.audit import fsck, sequencer
-from redflag.audit.checkpoint import Signer, load_key
+from redflag.audit import canonical, fsck
 from redflag.commands import queue, replay, results
 from redflag.database.embedded import EmbeddedDatabase
 
-
-@pytest_asyncio.fixture
-async def database(postgres: EmbeddedDatabase) -> str:
-    name = f"fsck_{uuid.uuid4().hex[:8]}"
-    await make_database(postgres, name)
-    return name
+NAME = "fsck"
 
 
-@pytest_asyncio.fixture
-async def villain(postgres: EmbeddedDatabase, database: str) -> AsyncIterator[Any]:
-    """A superuser who has switched off every trigger, as only who owns the database can."""
-    async for opened in connection(postgres.url("postgres", database)):
-        for table in ("update_logs", "agent_commands", "audit_entries", "audit_tiles", "audit_checkpoints"):
-            await opened.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+@pytest_asyncio.fixture(scope="module")
+async def here(postgres: EmbeddedDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    """Some commands with all their records in two signed checkpoints."""
+    async with place(postgres, NAME, tmp_path_factory.mktemp("fsck")) as found:
+        agent_id = await make_agent(found.owner)
+        await found.owner.execute(
+            "INSERT INTO update_logs (result, message) SELECT 'success', 'note ' || i FROM generate_series(1, 300) i"
+        )
+        async with found.pool.acquire() as server:
+            commands = [
+                (await queue.enqueue(server, actors.user("alice"), [agent_id], "scan_updates", {"refresh": True}))[0][
+                    "id"
+                ]
+                for _ in range(4)
+            ]
+            await queue.deliver(server, [queue.Asking(agent_id, actors.agent(agent_id, "192.0.2.7"), 1)])
+            await found.seal()
+            told = results.Report("success", stdout="all done", metadata={"n": 1.5})
+            reporter = actors.agent(agent_id, "192.0.2.7")
+            await results.report(server, reporter, agent_id, commands[0], told, max_output=1000)
+            await queue.cancel(server, actors.user("alice"), commands[1])
+        await found.seal()
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module")
+async def superuser(here: Place, postgres: EmbeddedDatabase) -> AsyncIterator[Any]:
+    async for opened in connection(postgres.url("postgres", NAME)):
         yield opened
 
 
 @pytest_asyncio.fixture
-async def server(postgres: EmbeddedDatabase, database: str) -> AsyncIterator[Any]:
-    async for pool in connections(postgres.url("redflag_server", database), 2):
-        async with pool.acquire() as one:
-            yield one
+async def villain(superuser: Any) -> AsyncIterator[Any]:
+    """A superuser who has switched off every trigger, as only who owns the database can; all of it is undone."""
+    undone = superuser.transaction(isolation="repeatable_read")
+    await undone.start()
+    for table in ("update_logs", "agent_commands", "audit_entries", "audit_tiles", "audit_checkpoints"):
+        await superuser.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    yield superuser
+    await undone.rollback()
 
 
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return load_key("example.com/log", tmp_path / "key")
-
-
-@pytest_asyncio.fixture
-async def history(server: Any, postgres: EmbeddedDatabase, database: str, signer: Signer, tmp_path: Path) -> uuid.UUID:
-    """Some commands with all their records in two signed checkpoints. Returns a command that was completed."""
-    async for owner in connection(postgres.url("redflag_owner", database)):
-        agent_id = await owner.fetchval("INSERT INTO agents (hostname, protocol) VALUES ('h', 1) RETURNING id")
-        await owner.execute(
-            "INSERT INTO update_logs (result, message) SELECT 'success', 'note ' || i FROM generate_series(1, 300) i"
-        )
-    commands = [
-        (await queue.enqueue(server, actors.user("alice"), [agent_id], "scan_updates", {"refresh": True}))[0]["id"]
-        for _ in range(4)
-    ]
-    await queue.deliver(server, [queue.Asking(agent_id, actors.agent(agent_id, "192.0.2.7"), 1)])
-    memory = sequencer.Memory(tmp_path / "newest", signer)
-    await _log(server, signer, memory)
-    told = results.Report("success", stdout="all done", metadata={"n": 1.5})
-    await results.report(server, actors.agent(agent_id, "192.0.2.7"), agent_id, commands[0], told, max_output=1000)
-    await queue.cancel(server, actors.user("alice"), commands[1])
-    await _log(server, signer, memory)
-    return commands[0]
-
-
-async def _log(server: Any, signer: Signer, memory: sequencer.Memory) -> None:
-    while await sequencer.sequence(server, 100) > 0:
-        await sequencer.integrate(server)
-    await sequencer.integrate(server)
-    assert await sequencer.publish(server, signer, memory)
-
-
-async def _examined(server: Any, signer: Signer | None) -> fsck.Examined:
-    async with server.transaction(isolation="repeatable_read", readonly=True):
-        return await fsck.examine(server, signer.verifier if signer else None)
-
-
-async def test_a_whole_log_is_found_whole(server, signer, history):
+async def test_a_whole_log_is_found_whole(here):
     told: list[tuple[int, int]] = []
-    async with server.transaction(isolation="repeatable_read", readonly=True):
-        examined = await fsck.examine(server, signer.verifier, lambda done, of: told.append((done, of)))
+    async with here.pool.acquire() as server, server.transaction(isolation="repeatable_read", readonly=True):
+        examined = await fsck.examine(server, here.signer.verifier, lambda done, of: told.append((done, of)))
         assert await replay.first_difference(server) is None
+        assert examined.events == await server.fetchval("SELECT count(*) FROM update_logs")
     assert examined.finding is None
-    assert (examined.checkpoints, examined.pending) == (2, 0)
-    assert examined.events == await server.fetchval("SELECT count(*) FROM update_logs")
+    assert (examined.checkpoints, examined.pending, examined.erased, examined.pruned) == (2, 0, 0, 0)
     assert told[-1] == (examined.events, examined.events)
 
 
@@ -119,34 +100,85 @@ TAMPERINGS = {
         "was signed, and the log has 100"),
     "a tile is altered": (
         "UPDATE audit_tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 33) WHERE level = 0 AND index = 0", "tile 0/0"),
-    "a higher tile is altered": ("UPDATE audit_tiles SET hashes = sha256('x') WHERE level = 1", "tiles do not lead"),
+    "a higher tile is altered": ("UPDATE audit_tiles SET hashes = sha256('x') WHERE level = 1", "tile 1/0"),
     "a checkpoint is altered": ("UPDATE audit_checkpoints SET root = sha256('x')", "says something else than its note"),
-    "a checkpoint is forged": ("UPDATE audit_checkpoints SET note = replace(note, 'example.com', 'example.org')", "is not the log's"),
+    "a checkpoint is forged": (
+        "UPDATE audit_checkpoints SET note = replace(note, 'evidence.example', 'evidence.invalid')", "is not the log's"),
     "a record is inserted past the log": (
         "INSERT INTO update_logs (id, actor, result, message) VALUES (gen_random_uuid(), 'user:bob', 'success', 'x')", "no position"),
+    "a record is there once more": (
+        """INSERT INTO update_logs (id, created_at, actor, result) SELECT id, created_at - interval '1 second', actor, result
+           FROM update_logs WHERE message = 'note 17'""", "no position"),
+    "a record that has a position waits for another": (
+        "INSERT INTO audit_pending (id, created_at) SELECT record_id, recorded_at FROM audit_entries WHERE position = 17",
+        "has a position waits"),
+    "what is no record waits for a position": (
+        "INSERT INTO audit_pending (id, created_at) VALUES (gen_random_uuid(), now())", "is no record waits"),
+    "an entry is put after the last": (
+        "INSERT INTO audit_entries SELECT sequenced, gen_random_uuid(), now(), 'x' FROM audit_log", "never given"),
+    "a tile is put beside the tree": ("INSERT INTO audit_tiles (level, index, hashes) VALUES (8, 0, sha256('x'))", "tile 8/0"),
+    "a tile has one hash more": (
+        "UPDATE audit_tiles SET hashes = hashes || sha256('x') WHERE level = 1", "tile 1/0"),
+    "a checkpoint of nothing is not of nothing": (
+        "INSERT INTO audit_checkpoints (size, root, note) SELECT 0, sha256('x'), note FROM audit_checkpoints LIMIT 1",
+        "checkpoint of 0"),
+    "a time is none": ("UPDATE update_logs SET executed_at = '30000-01-01' WHERE message = 'note 17'", "cannot be read"),
+    "a leaf is none": ("UPDATE audit_entries SET leaf = 'x' WHERE position = 17", "no leaf"),
+    "parameters become a JSON null": ("UPDATE update_logs SET params = 'null' WHERE message = 'note 17'", "JSON null"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
-async def test_a_tampering_is_found_and_named(server, signer, history, villain, tampering):
+async def test_a_tampering_is_found_and_named(here, villain, tampering):
     statements, word = TAMPERINGS[tampering]
     for statement in statements.split(";"):
         assert (await villain.execute(statement)).split()[-1] != "0", "the tampering touched nothing"
-    finding = (await _examined(server, signer)).finding
+    finding = (await fsck.examine(villain, here.signer.verifier)).finding
     assert finding is not None
     assert word in finding.what
 
 
-async def test_a_record_and_its_leaf_altered_together_are_found_by_the_checkpoint(server, signer, history, villain):
+@pytest.mark.parametrize("tampering", [name for name in TAMPERINGS if name != "a checkpoint is forged"])
+async def test_without_the_key_the_same_is_found_but_a_forged_signature(villain, tampering):
+    for statement in TAMPERINGS[tampering][0].split(";"):
+        await villain.execute(statement)
+    assert (await fsck.examine(villain, None)).finding is not None
+
+
+async def test_a_record_and_its_leaf_altered_together_are_found_by_the_checkpoint(here, villain):
     record = await villain.fetchrow("SELECT * FROM update_logs WHERE message = 'note 17'")
     await villain.execute("UPDATE update_logs SET message = 'note 71' WHERE id = $1", record["id"])
     row = await villain.fetchrow("SELECT * FROM update_logs WHERE id = $1", record["id"])
-    await villain.execute(
-        "UPDATE audit_entries SET leaf = $1 WHERE record_id = $2", fsck.canonical.leaf(row), record["id"]
-    )
-    finding = (await _examined(server, signer)).finding
+    await villain.execute("UPDATE audit_entries SET leaf = $1 WHERE record_id = $2", canonical.leaf(row), record["id"])
+    finding = (await fsck.examine(villain, here.signer.verifier)).finding
     assert finding is not None
     assert "not those of the checkpoint" in finding.what
+
+
+async def test_while_records_wait_for_their_place_in_the_tree_the_log_is_whole(here, villain):
+    """Between two steps of the sequencer some have a position, and are in no tile yet."""
+    await villain.execute(
+        """UPDATE audit_log SET integrated = 300;
+           DELETE FROM audit_checkpoints WHERE size > 300;
+           UPDATE audit_tiles SET hashes = substr(hashes, 1, 44 * 32) WHERE level = 0 AND index = 1"""
+    )
+    assert (await fsck.examine(villain, here.signer.verifier)).finding is None
+    await villain.execute("UPDATE audit_log SET integrated = 299")
+    finding = (await fsck.examine(villain, here.signer.verifier)).finding
+    assert finding is not None
+    assert "tile 0/1" in finding.what
+
+
+@pytest.mark.parametrize(("chunk", "most_bytes"), [(1, 1 << 20), (7, 1 << 20), (256, 1 << 20), (4096, 1)])
+async def test_however_little_is_read_at_once_the_same_is_found(here, villain, monkeypatch, chunk, most_bytes):
+    monkeypatch.setattr(fsck, "CHUNK", chunk)
+    monkeypatch.setattr(fsck, "MOST_BYTES", most_bytes)
+    examined = await fsck.examine(villain, here.signer.verifier)
+    assert (examined.finding, examined.checkpoints) == (None, 2)
+    await villain.execute("UPDATE update_logs SET message = 'x' WHERE message = 'note 287'")
+    finding = (await fsck.examine(villain, here.signer.verifier)).finding
+    assert finding is not None
+    assert finding.what.endswith("message")
 
 
 REPLAYED = {
@@ -164,9 +196,9 @@ REPLAYED = {
 
 
 @pytest.mark.parametrize("change", REPLAYED)
-async def test_a_command_that_is_not_what_its_records_say_is_named(server, history, villain, change):
+async def test_a_command_that_is_not_what_its_records_say_is_named(villain, change):
     statement, word = REPLAYED[change]
     assert (await villain.execute(statement)).split()[-1] != "0"
-    difference = await replay.first_difference(server)
+    difference = await replay.first_difference(villain)
     assert difference is not None
     assert word in difference.what

@@ -13,9 +13,14 @@ import pytest
 import pytest_asyncio
 
 from databases import connection, connections, make_database
+from redflag.alerts import faults
 from redflag.audit import canonical, merkle, sequencer, tree
 from redflag.audit.checkpoint import Signer, Verifier, load_key, open_note
-from redflag.audit.sequencer import Memory, RolledBack
+from redflag.audit.keeper import Keeper
+from redflag.audit.memory import Memory
+from redflag.audit.origins import RolledBack
+from redflag.cli import checks
+from redflag.database import faults as noted
 from redflag.database.embedded import EmbeddedDatabase
 from redflag.errors import Conflict
 
@@ -82,6 +87,25 @@ async def test_the_tree_is_that_of_the_records_whatever_the_batches(owner, pool,
     async with pool.acquire() as one:
         assert await tree.root(one, len(leaves)) == merkle.root_of([merkle.leaf_hash(leaf) for leaf in leaves])
     assert await owner.fetchval("SELECT count(*) FROM audit_pending") == 0
+
+
+async def test_large_outputs_are_taken_a_bounded_part_at_a_time_and_in_order(owner, pool):
+    await _whole(pool)
+    await owner.execute(
+        "INSERT INTO update_logs (result, message, stdout, stderr)"
+        " SELECT 'success', i::text, repeat('x', 600), repeat('y', 400) FROM generate_series(1, 9) i"
+    )
+    async with pool.acquire() as one:
+        taken = []
+        # The one that goes beyond the bound is taken still; a bound that is too small for any takes one
+        for bound in (2500, 1, 1, 10_000_000):
+            taken.append(await sequencer.sequence(one, most_bytes=bound))
+        assert taken == [3, 1, 1, 4]
+        assert await sequencer.sequence(one) == 0
+    order = await owner.fetch(
+        "SELECT message FROM audit_entries e JOIN update_logs u ON u.id = e.record_id WHERE u.stdout IS NOT NULL ORDER BY position"
+    )
+    assert [row["message"] for row in order] == [str(i) for i in range(1, 10)]
 
 
 async def test_sixteen_writers_with_rollbacks_and_eight_sequencers_lose_nothing_and_double_nothing(
@@ -230,6 +254,92 @@ async def test_positions_tiles_and_checkpoints_are_not_changed_by_anybody(owner,
         with pytest.raises(asyncpg.PostgresError) as refused:
             await owner.execute(statement)
         assert refused.value.sqlstate == "RF003", statement
+
+
+async def test_a_record_that_no_leaf_can_hold_stops_no_other_and_is_named(
+    owner, pool, postgres, database, signer, memory
+):
+    failed: list[str] = []
+    keeper = Keeper(pool, signer, memory, failed.append)
+    async for superuser in connection(postgres.url("postgres", database)):
+        await superuser.execute("ALTER TABLE update_logs DISABLE TRIGGER ALL")
+        odd = await superuser.fetchval(
+            "INSERT INTO update_logs (created_at, actor, result) VALUES (now() - interval '2 minutes', 'user:x', 'success') RETURNING id"
+        )
+        await superuser.execute("INSERT INTO audit_pending SELECT created_at, id FROM update_logs WHERE id = $1", odd)
+        await superuser.execute("ALTER TABLE update_logs ENABLE ALWAYS TRIGGER update_logs_admit")
+    await _records(owner, 5)
+    noted.waiting.clear()
+    assert not await keeper.go()
+    assert not await keeper.go()
+    assert failed == ["sequence"]
+    async with pool.acquire() as one:
+        assert await owner.fetchval("SELECT count(*) FROM audit_pending") == 1
+        await faults.store(one, "tests")
+        (told,) = await faults.passed_over(one)
+        health = await sequencer.health(one)
+    assert told["id"] == str(odd)
+    assert told["seconds"] > 119
+    assert f"Record {odd} cannot be put into the log" in told["why"]
+    assert health["pending"] == 1
+    assert health["unpublished_seconds"] == pytest.approx(health["lag_seconds"], abs=1)
+    assert health["unpublished_seconds"] > 119
+    check = checks.audit_log(health | {"passed_over": [told]}, None)
+    assert check.verdict == checks.Verdict.FAILED
+    assert str(odd) in check.found
+
+
+async def test_how_far_the_log_is_says_what_waits_for_which_step_and_how_long(owner, pool, signer, memory):
+    async with pool.acquire() as one:
+        empty = await sequencer.health(one)
+        assert (empty["origin"], empty["size"], empty["published_at"]) == (None, 0, None)
+        await _records(owner, 3)
+        waits = await sequencer.health(one)
+        assert waits["pending"] == empty["pending"] + 3
+        assert 0 < waits["lag_seconds"] < 60
+        await _whole(pool)
+        placed = await sequencer.health(one)
+        assert (placed["pending"], placed["lag_seconds"]) == (0, 0)
+        assert placed["sequenced"] == placed["integrated"] == waits["pending"]
+        assert placed["unpublished_seconds"] > waits["unpublished_seconds"]
+        await sequencer.publish(one, signer, memory)
+        signed = await sequencer.health(one)
+        assert (signed["origin"], signed["size"], signed["unpublished_seconds"]) == (
+            "example.com/log",
+            placed["integrated"],
+            0,
+        )
+        assert signed["published_at"] is not None
+        assert await sequencer.idle(one)
+
+
+async def test_a_replica_that_has_nothing_to_do_remembers_what_another_one_signed(
+    owner, pool, signer, memory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("redflag.audit.keeper.ANYWAY_SECONDS", 0.0)
+    other = Memory(tmp_path / "others-checkpoint", signer)
+    keeper = Keeper(pool, signer, other, lambda step: None)
+    await _records(owner, 2)
+    await _whole(pool)
+    async with pool.acquire() as one:
+        signed = await sequencer.publish(one, signer, memory)
+        assert signed
+        assert await sequencer.idle(one)
+    assert not await keeper.go()
+    assert other.newest == signed
+
+
+async def test_the_head_is_signed_now_and_then_while_there_is_always_more_to_do(
+    owner, pool, signer, memory, monkeypatch
+):
+    monkeypatch.setattr(sequencer, "BATCH", 10)
+    monkeypatch.setattr("redflag.audit.keeper.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(sequencer.sequence, "__defaults__", (10, None, sequencer.MOST_BYTES))
+    await _records(owner, 40)
+    keeper = Keeper(pool, signer, memory, lambda step: None)
+    assert await keeper.go(), "there is more"
+    assert memory.newest is not None
+    assert memory.newest.size == 10
 
 
 async def test_no_record_holds_a_secret_in_its_leaf(owner, pool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +10,8 @@ from pathlib import Path
 
 import pytest
 
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from machine import free_port, to_itself
+from redflag.database.embedded import EmbeddedDatabase
 
 
 class Installation:
@@ -31,6 +26,7 @@ class Installation:
         self.env = inherited | {"REDFLAG_VAR": str(var), "REDFLAG_PORT": str(self.port)}
         self.url = f"http://127.0.0.1:{self.port}"
         self.first_words = ""
+        self._started: list[subprocess.Popen[str]] = []
 
     def redflag(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
@@ -40,17 +36,31 @@ class Installation:
         )  # fmt: skip
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        """Starts a command and leaves it running."""
-        return subprocess.Popen(
+        """Starts a command and leaves it running, until `end` at the latest."""
+        self._started.append(subprocess.Popen(
             [sys.executable, "-m", "redflag.cli.main", *arguments],
             env=self.env | env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        ))  # fmt: skip
+        return self._started[-1]
+
+    def end(self) -> None:
+        """Stops whatever was started here."""
+        for process in self._started:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.communicate(timeout=60)
+                finally:
+                    process.kill()
+        if self.var.exists():
+            self.redflag("down")
 
     def sql(self, statement: str) -> str:
         """What psql prints, as the owner."""
-        done = self.redflag("db", "psql", "--", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        database = EmbeddedDatabase(self.var / "database")
+        return database.run_tool(
+            "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, role="redflag_owner"
+        ).stdout.strip()
 
     def assignments(self) -> dict[str, str]:
         """`redflag env`, as bash reads it."""
@@ -71,7 +81,8 @@ class Installation:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation that is up, with this host's agent."""
     made = Installation(tmp_path_factory.mktemp("installation") / "var")
-    done = made.redflag("up")
+    with to_itself("apt"):  # its first scan, which `up` waits for
+        done = made.redflag("up")
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         made.first_words = done.stdout
@@ -85,4 +96,4 @@ def another(tmp_path: Path) -> Iterator[Installation]:
     """An installation that was never up; whatever a test started of it is stopped."""
     made = Installation(tmp_path / "var")
     yield made
-    made.redflag("down")
+    made.end()

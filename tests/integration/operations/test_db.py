@@ -22,7 +22,7 @@ def test_migrate_twice_changes_nothing(installation: Installation) -> None:
 
 
 def test_psql_is_the_owner_and_its_password_is_in_no_argument_list(installation: Installation) -> None:
-    assert installation.sql("SELECT session_user") == "redflag_owner"
+    assert installation.redflag("db", "psql", "--", "-XAtqc", "SELECT session_user").stdout == "redflag_owner\n"
     password = (installation.var / "database" / "passwords" / "redflag_owner").read_text().strip()
     arguments = installation.redflag("db", "psql", "--", "-Xqc", "\\! tr '\\0' ' ' < /proc/$PPID/cmdline").stdout
     assert "psql" in arguments

@@ -15,12 +15,12 @@ from redflag.audit import redaction
 async def test_whoever_shows_no_token_cannot_keep_the_server_busy_with_what_it_would_search(anonymous):
     slow = ("-eyJ" * 500 + "." + "-eyJ" * 1000) * 30
     for body in ({"metadata": {"a": ["a"] * 60_000}}, {"hostname": slow}, {"metadata": {"x": "y" * 250_000}}):
-        began = time.monotonic()
+        began = time.process_time()  # the server is in this process
         answer = await anonymous.post(
             "/api/v1/agents/register", json={"hostname": "h", "registration_token": "wrong"} | body
         )
         assert answer.status_code in {400, 401}
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
     answer = await anonymous.post("/api/v1/agents/register", json={"hostname": "h" * 1_000_000})
     assert answer.status_code == 413
 

@@ -59,7 +59,7 @@ async def test_redflags_own_agents_and_nonsense_are_never_held(enrol):
             headers=new.headers,
         )
         assert answer.status_code == 200
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 async def test_an_agent_that_has_gone_is_handed_nothing(admin, enrol, base_url):

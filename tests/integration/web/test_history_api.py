@@ -111,6 +111,26 @@ async def test_cancel_and_retry_are_recorded_with_their_person_and_reason(admin,
     assert shown["events"][0]["metadata"]["retried_from_id"] == command
 
 
+async def test_a_text_is_looked_for_in_a_month_at_the_most_unless_an_agent_is_named(admin, enrol):
+    agent = await enrol()
+    history = "/api/v1/commands/history"
+    year = {"since": "2026-01-01T00:00:00Z", "until": "2026-12-31T00:00:00Z", "text": "enrolled"}
+    refused = await admin.get(history, params=year)
+    assert refused.status_code == 422
+    assert "31 days" in refused.json()["detail"]
+    assert (await admin.get(history, params=year | {"agent": agent.id})).json()["events"]
+    assert (await admin.get(history, params={"text": "enrolled"})).json()["events"]
+
+
+async def test_what_an_agent_was_refused_is_found_under_its_name(admin, enrol):
+    agent, other = await enrol(), await enrol()
+    answer = await agent.client.request("GET", f"/api/v1/agents/{other.id}/commands", headers=agent.headers)
+    assert answer.status_code == 403
+    shown = await admin.get("/api/v1/commands/history", params={"actor": f"agent:{agent.id}", "result": "denied"})
+    [event] = shown.json()["events"]
+    assert (event["action"], event["agent_id"]) == ("access_refused", agent.id)
+
+
 async def test_a_removed_agent_keeps_its_history_and_can_do_nothing_more(admin, enrol):
     agent = await enrol()
     await admin.post("/api/v1/commands", json={"agent_ids": [agent.id], "command_type": "scan_updates"})

@@ -36,6 +36,9 @@ class FakeServer:
         self.refresh_token = "refresh-1"
         self.interval = 1.0
         self.wait = 0
+        self.log: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda asked: None
+        self.log_key: str | None = None
+        self.alarms: list[dict[str, Any]] = []
         self.calls: list[Call] = []
         self.commands: dict[str, dict[str, Any]] = {}
         self.results: dict[str, list[dict[str, Any]]] = {}
@@ -123,6 +126,7 @@ class FakeServer:
                 "token": self.access_token,
                 "refresh_token": self.refresh_token,
                 "config": {"check_in_interval": self.interval},
+                **({"log_key": self.log_key} if self.log_key else {}),
             }
         if call.name == "renew":
             if call.body.get("refresh_token") != self.refresh_token:
@@ -149,7 +153,9 @@ class FakeServer:
         handed_out = due()[:10]
         for key in handed_out:
             self.commands[key]["state"] = "sent"
+        log = self.log(call.body["log"]) if "log" in call.body else None
         return {
+            **({"log": log} if log else {}),
             "commands": [{"id": key, **{k: self.commands[key][k] for k in ("type", "params")}} for key in handed_out],
             "ended": [key for key in held if self.commands.get(key, {"state": "done"})["state"] == "done"],
             "check_in_interval": self.interval,
@@ -175,6 +181,10 @@ class FakeServer:
         late = self.commands[key]["state"] == "done"
         self.commands[key]["state"] = "done"
         return {"status": "already_recorded" if repeated else "late" if late else "recorded"}
+
+    def _on_log_alarm(self, call: Call) -> dict[str, Any]:
+        self.alarms.append(call.body)
+        return {"status": "recorded"}
 
     def _on_updates(self, call: Call) -> dict[str, Any]:
         return {"count": len(call.body["updates"]), "rejected": []}

@@ -187,6 +187,7 @@ def test_a_package_type_that_the_host_does_not_have_is_named() -> None:
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_real_scan_agrees_with_apt_itself() -> None:
     text = subprocess.run(
         ["apt-get", "-s", "dist-upgrade"], capture_output=True, text=True, check=True, env=runner.environment()
@@ -211,6 +212,7 @@ def test_a_real_scan_agrees_with_apt_itself() -> None:
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_real_dry_run_names_every_other_package_that_would_change() -> None:
     done, changes = apt.Apt().plan(real_run, ["hello"])
     if not changes:
@@ -222,12 +224,14 @@ def test_a_real_dry_run_names_every_other_package_that_would_change() -> None:
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_real_dry_run_of_an_unknown_package_fails_with_a_sentence() -> None:
     with pytest.raises(PackageError, match="apt knows no package 'nosuchpackage'"):
         apt.Apt().plan(real_run, ["nosuchpackage"])
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 @pytest.mark.parametrize("name", ["hell.", "bas+"])
 def test_a_name_is_never_taken_for_a_regular_expression(name: str) -> None:
     with pytest.raises(PackageError, match="apt knows no package"):
@@ -235,12 +239,14 @@ def test_a_name_is_never_taken_for_a_regular_expression(name: str) -> None:
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_version_that_does_not_exist_fails_with_apts_words() -> None:
     with pytest.raises(PackageError, match=r"cannot be planned: E: Version '0.0.1' for 'hello' was not found"):
         apt.Apt().plan(real_run, ["hello=0.0.1"])
 
 
 @needs_apt
+@pytest.mark.usefixtures("apt_to_itself")
 def test_an_installation_that_is_stopped_takes_dpkg_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("hello"):
         pytest.skip("hello is installed on this host")

@@ -267,10 +267,13 @@ def test_a_server_that_is_away_is_waited_for(server: FakeServer, start: Start, s
     assert read_status(state)["last_error"] == ""
 
 
-def test_a_stop_lets_a_short_command_finish_and_sends_its_result(server: FakeServer, start: Start) -> None:
-    command = server.add("shell", {"script": "sleep 1; echo done"})
+def test_a_stop_lets_a_short_command_finish_and_sends_its_result(server: FakeServer, start: Start, state: Path) -> None:
+    command = server.add("shell", {"script": f"touch {state}/begun; sleep 1; echo done"})
     running = start(handlers=SHELL)
-    server.wait_for(lambda: server.commands[command]["state"] == "running", "it runs")
+    for _ in range(3000):  # the server hears that it runs before it does
+        if (state / "begun").exists():
+            break
+        time.sleep(0.01)
     running.stop()
 
     assert server.results[command][0]["stdout"] == "done\n"
@@ -345,6 +348,7 @@ def test_two_agents_cannot_run_on_one_state_directory(start: Start, state: Path)
 
 
 @pytest.mark.skipif("apt" not in __import__("redflag_agent.packages").packages.available(), reason="needs apt")
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_scan_posts_its_updates_and_then_its_summary(server: FakeServer, start: Start) -> None:
     command = server.add("scan_updates", {})
     start()
@@ -360,6 +364,7 @@ def test_a_scan_posts_its_updates_and_then_its_summary(server: FakeServer, start
 
 
 @pytest.mark.skipif("apt" not in __import__("redflag_agent.packages").packages.available(), reason="needs apt")
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_dry_run_posts_its_dependencies_and_an_unconfirmed_change_is_not_installed(
     server: FakeServer, start: Start
 ) -> None:

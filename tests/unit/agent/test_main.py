@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from redflag_agent import __version__, config, packages
+from redflag_agent.api import Api
 from redflag_agent.files import StateLock
 from redflag_agent.journal import JOURNAL_NAME, Journal
+from redflag_agent.witness import STATE_NAME, Witness
+from unit.agent.fake_log import FakeLog
 from unit.agent.fake_server import AGENT_ID, REGISTRATION_TOKEN, FakeServer
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -139,6 +142,82 @@ def test_status_shows_the_enrolment_and_what_is_open_while_an_agent_runs(state: 
     assert "access-1" not in text.stdout + json.dumps(data)
 
 
+LOG, OTHER = FakeLog(), FakeLog(key="another")
+
+
+def test_enroll_pins_the_key_of_the_log_that_the_server_gives(server: FakeServer, tmp_path: Path) -> None:
+    server.log_key = LOG.key
+    arguments = ["enroll", "--server", server.url, "--token", REGISTRATION_TOKEN, "--state-dir"]
+    assert agent(*arguments, tmp_path / "a").returncode == 0
+    assert config.load(tmp_path / "a").log_key == LOG.key
+    # A key that an administrator gave is pinned if it is the server's, or the server says nothing of one
+    assert agent(*arguments, tmp_path / "b", "--log-key", LOG.key).returncode == 0
+    server.log_key = None
+    assert agent(*arguments, tmp_path / "c", "--log-key", LOG.key).returncode == 0
+    assert config.load(tmp_path / "c").log_key == LOG.key
+    server.log_key = "no key"
+    done = agent(*arguments, tmp_path / "d")
+    assert done.returncode == 0
+    assert "gave no key of its log" in done.stderr
+    assert config.load(tmp_path / "d").log_key is None
+
+
+def test_a_host_that_was_told_another_key_of_the_log_is_not_enrolled(server: FakeServer, tmp_path: Path) -> None:
+    server.log_key = OTHER.key
+    arguments = ["enroll", "--server", server.url, "--token", REGISTRATION_TOKEN, "--state-dir", tmp_path / "s"]
+    done = agent(*arguments, "--log-key", LOG.key)
+    assert done.returncode == 3
+    assert f"have agent {AGENT_ID} removed" in done.stderr
+    assert not (tmp_path / "s" / "config.json").exists()
+    assert agent(*arguments, "--log-key", "nonsense").returncode == 2
+
+
+def _witness(state: Path, *answers: dict[str, object]) -> None:
+    settings = config.load(state)
+    settings.log_key = LOG.key
+    config.save(state, settings)
+    witness = Witness(state, Api(state, settings))
+    for answer in answers:
+        witness.take(answer)
+
+
+def test_another_enrolment_keeps_what_was_seen_of_the_same_log_only(server: FakeServer, state: Path) -> None:
+    _witness(state, LOG.answer(0, 100))
+    arguments = ["enroll", "--server", server.url, "--token", REGISTRATION_TOKEN, "--state-dir", state, "--force"]
+    server.log_key = LOG.key
+    assert agent(*arguments).returncode == 0
+    assert (state / STATE_NAME).exists()
+    server.log_key = OTHER.key
+    assert agent(*arguments).returncode == 0
+    assert not (state / STATE_NAME).exists()
+    assert len(list(state.glob(f"{STATE_NAME}.*"))) == 1
+
+
+def test_status_shows_the_log_and_whether_it_is_doubted(state: Path) -> None:
+    assert "Audit log       not seen yet" in agent("status", "--state-dir", state).stdout
+    _witness(state, LOG.answer(0, 100))
+    assert "Audit log       100 records of redflag.example/log, seen 20" in agent("status", "--state-dir", state).stdout
+    _witness(state, LOG.answer(100, 40))
+    text = agent("status", "--state-dir", state).stdout
+    assert "LOG DOUBTED" in text
+    assert "the log has 40 records, and this host holds a checkpoint of 100" in text
+    data = json.loads(agent("status", "--state-dir", state, "--json").stdout)
+    assert (data["log"]["size"], data["log"]["doubted"], data["log"]["key"]) == (100, True, LOG.key)
+    assert data["log"]["alarm"]["reason"] == "smaller_tree"
+
+
+def test_another_log_is_pinned_by_hand_while_the_agent_does_not_run(state: Path) -> None:
+    _witness(state, LOG.answer(0, 100), LOG.answer(100, 40))
+    lock = StateLock(state)
+    assert agent("pin-log", "--state-dir", state, "--log-key", OTHER.key).returncode == 6
+    lock.release()
+    done = agent("pin-log", "--state-dir", state, "--log-key", OTHER.key)
+    assert done.returncode == 0
+    assert "start the agent again" in done.stdout
+    assert config.load(state).log_key == OTHER.key
+    assert "not seen yet" in agent("status", "--state-dir", state).stdout
+
+
 @pytest.mark.parametrize("command", ["run", "status"])
 def test_without_an_enrolment_the_next_step_is_told(command: str, tmp_path: Path) -> None:
     done = agent(command, "--state-dir", tmp_path)
@@ -182,6 +261,7 @@ def test_a_configuration_that_others_can_read_is_refused(state: Path) -> None:
 
 
 @pytest.mark.skipif("apt" not in packages.available(), reason="needs apt")
+@pytest.mark.usefixtures("apt_to_itself")
 def test_a_scan_needs_no_server() -> None:
     data = json.loads(agent("scan", "--json").stdout)
     text = agent("scan").stdout
@@ -199,6 +279,7 @@ def test_it_runs_as_a_zipapp(tmp_path: Path) -> None:
     shutil.copytree(
         SOURCE / "redflag_agent", tmp_path / "app" / "redflag_agent", ignore=shutil.ignore_patterns("__pycache__")
     )
+    shutil.copy(SOURCE / "redflag_verify.py", tmp_path / "app")
     archive = tmp_path / "redflag-agent.pyz"
     (tmp_path / "app" / "__main__.py").write_text("import sys\nfrom redflag_agent.main import main\nsys.exit(main())\n")
     zipapp.create_archive(tmp_path / "app", archive)
@@ -208,11 +289,11 @@ def test_it_runs_as_a_zipapp(tmp_path: Path) -> None:
     assert done.stdout == f"redflag-agent {__version__}\n"
 
 
-def test_the_agent_imports_only_the_standard_library() -> None:
+def test_the_agent_imports_only_the_standard_library_and_the_verifier() -> None:
     script = (
         "import sys, redflag_agent.main, redflag_agent.__main__;"
         "print([m for m in {n.partition('.')[0] for n in sys.modules} - set(sys.stdlib_module_names)"
-        " if m not in ('redflag_agent', '__main__', '__mp_main__')])"
+        " if m not in ('redflag_agent', 'redflag_verify', '__main__', '__mp_main__')])"
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", script],

@@ -24,6 +24,30 @@ ROOTS = (
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 )
 
+# Their proofs over these leaves, by position and size, and by old and new size
+_96, _5F, _6B, _BC, _CA, _D3, _FA, _6E, _0E, _B0 = (
+    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+    "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+)
+INCLUSION: dict[tuple[int, int], tuple[str, ...]] = {
+    (0, 1): (), (0, 8): (_96, _5F, _6B), (5, 8): (_BC, _CA, _D3), (2, 3): (_FA,), (1, 5): (_6E, _5F, _BC)}  # fmt: skip
+CONSISTENCY: dict[tuple[int, int], tuple[str, ...]] = {
+    (1, 1): (), (1, 8): (_96, _5F, _6B), (6, 8): (_0E, _CA, _D3), (2, 5): (_5F, _BC), (6, 7): (_0E, _B0, _D3)}  # fmt: skip
+
+# RFC 6962 §2.1.3: the tree of seven leaves with the nodes named as there, and the proofs that the section spells out
+EXAMPLE = {
+    "inclusion": {(0, 7): "bhl", (3, 7): "cgl", (4, 7): "fjk", (6, 7): "ik"},
+    "consistency": {(3, 7): "cdgl", (4, 7): "l", (6, 7): "ijk"},
+}
+
 
 def mth(hashes: list[bytes]) -> bytes:
     """RFC 6962 §2.1, word for word."""
@@ -57,6 +81,72 @@ def leaves(count: int) -> list[bytes]:
 @pytest.mark.parametrize("size", range(1, 9))
 def test_the_roots_are_those_that_others_compute(size):
     assert merkle.root_of([merkle.leaf_hash(leaf) for leaf in LEAVES[:size]]).hex() == ROOTS[size - 1]
+
+
+@pytest.mark.parametrize(("index", "size"), INCLUSION)
+def test_inclusion_proofs_are_those_that_others_compute(index, size):
+    hashes = [merkle.leaf_hash(leaf) for leaf in LEAVES[:size]]
+    proof, root = [bytes.fromhex(one) for one in INCLUSION[index, size]], bytes.fromhex(ROOTS[size - 1])
+    assert merkle.Reader(size, tiles_of(hashes)).inclusion(index) == proof
+    assert merkle.verify_inclusion(hashes[index], index, size, proof, root)
+    # What they try a verifier with
+    for wrong_index, wrong_size in (
+        (index - 1, size),
+        (index + 1, size),
+        (index ^ 2, size),
+        (index, size * 2),
+        (index, size // 2),
+    ):
+        assert not merkle.verify_inclusion(hashes[index], wrong_index, wrong_size, proof, root)
+    for wrong in _corrupted(proof, root, hashes[index]):
+        assert not merkle.verify_inclusion(hashes[index], index, size, wrong, root)
+    for wrong_leaf, wrong_root in ((b"WrongLeaf", root), (hashes[index], merkle.EMPTY_ROOT), (hashes[index], b"")):
+        assert not merkle.verify_inclusion(wrong_leaf, index, size, proof, wrong_root)
+
+
+@pytest.mark.parametrize(("old", "size"), CONSISTENCY)
+def test_consistency_proofs_are_those_that_others_compute(old, size):
+    hashes = [merkle.leaf_hash(leaf) for leaf in LEAVES[:size]]
+    proof = [bytes.fromhex(one) for one in CONSISTENCY[old, size]]
+    old_root, root = bytes.fromhex(ROOTS[old - 1]), bytes.fromhex(ROOTS[size - 1])
+    assert merkle.Reader(size, tiles_of(hashes)).consistency(old) == proof
+    assert merkle.verify_consistency(old, old_root, size, root, proof)
+    for wrong in _corrupted(proof, root, old_root):
+        assert not merkle.verify_consistency(old, old_root, size, root, wrong)
+    if old < size:
+        for wrong_old, wrong_size in (
+            (old - 1, size),
+            (old + 1, size),
+            (old ^ 2, size),
+            (old, size * 2),
+            (old, size // 2),
+        ):
+            assert not merkle.verify_consistency(wrong_old, old_root, wrong_size, root, proof)
+        for roots in ((b"WrongRoot", root), (old_root, b"WrongRoot"), (root, old_root)):
+            assert not merkle.verify_consistency(old, roots[0], size, roots[1], proof)
+
+
+def _corrupted(proof: list[bytes], *others: bytes) -> list[list[bytes]]:
+    """A proof with something before, after, missing, or with a bit altered."""
+    found = [*([*proof, other] for other in (b"", *others)), *([other, *proof] for other in (b"", *others))]
+    if proof:
+        found += [proof[:-1], proof[1:], []]
+    for i, one in enumerate(proof):
+        found.append([*proof[:i], bytes([one[0] ^ 16]) + one[1:], *proof[i + 1 :]])
+    return found
+
+
+@pytest.mark.parametrize("what", EXAMPLE)
+def test_the_example_of_the_rfc(what):
+    d = [merkle.leaf_hash(leaf) for leaf in LEAVES[:7]]
+    node = dict(zip("abcdefj", d, strict=True))
+    for name, children in {"g": "ab", "h": "cd", "i": "ef", "k": "gh", "l": "ij"}.items():
+        node[name] = merkle.node_hash(*(node[child] for child in children))
+    reader = merkle.Reader(7, tiles_of(d))
+    assert reader.root() == merkle.node_hash(node["k"], node["l"])
+    for (place, size), named in EXAMPLE[what].items():
+        assert size == 7
+        assert getattr(reader, what)(place) == [node[name] for name in named]
 
 
 def test_the_empty_tree_has_the_hash_of_nothing():

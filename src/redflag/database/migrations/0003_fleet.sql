@@ -41,6 +41,8 @@ CREATE TABLE agent_tokens (
 COMMENT ON COLUMN agent_tokens.token_hash IS 'SHA-256 of the token; access tokens live a day, refresh tokens 90 days from their last use';
 CREATE INDEX agent_tokens_agent ON agent_tokens (agent_id, purpose);
 CREATE INDEX agent_tokens_expiry ON agent_tokens (expires_at);
+CREATE INDEX agent_tokens_revoked ON agent_tokens (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX agents_removed ON agents (removed_at) WHERE removed_at IS NOT NULL;
 
 CREATE TABLE enrolment_tokens (
   id         uuid        NOT NULL DEFAULT uuidv7() PRIMARY KEY,

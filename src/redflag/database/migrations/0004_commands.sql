@@ -95,6 +95,14 @@ DECLARE
   legal     boolean;
   base      timestamptz;
 BEGIN
+  -- What an erasure (0009_erasure.sql) takes from a command is no change of it
+  IF TG_OP = 'UPDATE' AND pg_trigger_depth() > 1 THEN
+    IF NEW.params IN (OLD.params, '{}')
+        AND to_jsonb(NEW) - '{params,result,act,late_reports,progress}'::text[] = to_jsonb(OLD) - '{params,result,act,late_reports,progress}'::text[]
+        AND EXISTS (SELECT FROM audit_erasures WHERE command_id = OLD.id AND xid = pg_current_xact_id()) THEN
+      RETURN NEW;
+    END IF;
+  END IF;
   IF NEW.status IN ('pending', 'sent', 'running') THEN
     NEW.completed_at := NULL;
   END IF;
@@ -141,6 +149,11 @@ BEGIN
 
   IF NOT legal THEN
     forced := NOT by_server AND pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'MEMBER');
+    IF forced AND TG_OP = 'UPDATE' THEN
+      IF EXISTS (SELECT FROM audit_snapshot_states WHERE snapshot = (SELECT max(position) FROM audit_snapshots) AND command_id = OLD.id AND archived) THEN
+        RAISE EXCEPTION 'command % is past its retention and is being pruned', OLD.id USING ERRCODE = 'RF003';
+      END IF;
+    END IF;
     IF NOT forced THEN
       IF TG_OP = 'INSERT' THEN
         RAISE EXCEPTION 'a command begins as pending, not as %', NEW.status USING ERRCODE = 'RF001';
@@ -157,6 +170,9 @@ BEGIN
           HINT = 'Set act to who acts in this very request.';
       END IF;
     ELSE
+      IF NEW.params = 'null' THEN
+        NEW.params := '{}';
+      END IF;
       NEW.act := CASE WHEN importing THEN coalesce(NEW.act, '{}') - 'forced' ELSE '{}' END
         || jsonb_strip_nulls(jsonb_build_object('actor', 'db:' || session_user, 'address', host(inet_client_addr()),
           'application', nullif(current_setting('application_name'), ''), 'forced', CASE WHEN forced THEN true END,
@@ -348,7 +364,7 @@ CREATE TABLE sweep_gaps (
 -- What went wrong in the server itself: failed sweeps, refused records, violated constraints of its own connections.
 CREATE TABLE service_faults (
   id          bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  kind        text        NOT NULL CHECK (kind IN ('sweep_failed', 'constraint_violation', 'audit_write_refused', 'log_stopped')),
+  kind        text        NOT NULL CHECK (kind IN ('sweep_failed', 'constraint_violation', 'audit_write_refused', 'log_stopped', 'log_rollback_seen', 'log_target_failed', 'forwarder_failed')),
   occurred_at timestamptz NOT NULL DEFAULT now(),
   replica     text        NOT NULL,
   detail      text        NOT NULL

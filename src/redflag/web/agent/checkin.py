@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import datetime
 import time
+import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from redflag.alerts import metrics
+from redflag.audit.actor import Actor
 from redflag.commands import queue
 from redflag.fleet.checkin import CheckIn
 from redflag.web.agent import wire
-from redflag.web.context import context
+from redflag.web.context import Context, context
 
+# A check-in has a handful of numbers and the identifiers that the agent holds
+MOST_BODY = 64 * 1024
 METRICS = frozenset(
     {
         "cpu_percent",
@@ -35,29 +40,44 @@ async def check_in(request: Request) -> Response:
     """GET /api/v1/agents/{id}/commands, with a JSON body or without. What is wrong in the body is passed over."""
     began = time.perf_counter()
     agent_id, actor = await wire.known_agent(request)
-    here = context(request)
-    body = await wire.read(request, tolerant=True)
+    body = await wire.read(request, tolerant=True, most=MOST_BODY)
+    wait = wait_of(request.query_params.get("wait", "0"))
+    return wire.ok(await answer(context(request), agent_id, actor, body, wait, began, request.is_disconnected))
+
+
+async def answer(
+    here: Context,
+    agent_id: uuid.UUID,
+    actor: Actor,
+    body: dict[str, Any],
+    wait: float,
+    began: float,
+    has_gone: Callable[[], Awaitable[bool]],
+) -> dict[str, Any]:
+    """What an agent that comes by is told. `wait`: for how many seconds it may be held; `has_gone` tells whether it is there no more."""
     protocol = 1 if body.get("protocol") == 1 else 0
     held = wire.identifiers(body, "held") if protocol else ()
     said = {name: value for name, value in body.items() if name in METRICS and _is_small(value)}
     one = CheckIn(agent_id, actor, protocol, held, said or None, throw_away=protocol == 0 and _is_throw_away(body))
-    answer = await here.check_ins.check_in(one)
+    found = await here.check_ins.check_in(one)
     metrics.CHECK_IN_SECONDS.observe(time.perf_counter() - began)
-    if protocol and not answer.commands and not answer.ended and (wait := _wait(request)):
+    if protocol and wait and not found.commands and not found.ended:
         woken = await here.holds.hold(agent_id, held, wait)
         # To somebody who has gone nothing is handed out: it would be lost on the way
-        if woken and not await request.is_disconnected():
-            answer = await here.check_ins.check_in(one)
-    told: dict[str, Any] = {"commands": [_command(row, protocol) for row in answer.commands]}
-    if answer.rapid_until and answer.rapid_until > datetime.datetime.now(datetime.UTC):
-        told["rapid_polling"] = {"enabled": True, "until": wire.rfc3339(answer.rapid_until)}
+        if woken and not await has_gone():
+            found = await here.check_ins.check_in(one)
+    told: dict[str, Any] = {"commands": [_command(row, protocol) for row in found.commands]}
+    if found.rapid_until and found.rapid_until > datetime.datetime.now(datetime.UTC):
+        told["rapid_polling"] = {"enabled": True, "until": wire.rfc3339(found.rapid_until)}
     if protocol:
         told |= {
-            "ended": [str(one) for one in answer.ended],
+            "ended": [str(one) for one in found.ended],
             "check_in_interval": here.settings.check_in_interval,
             "wait": here.holds.offer(),
         }
-    return wire.ok(told)
+        if "log" in body and (log := await here.checkpoints.answer(agent_id, body["log"])):
+            told["log"] = log
+    return told
 
 
 @wire.answered
@@ -89,9 +109,8 @@ def _is_throw_away(body: dict[str, Any]) -> bool:
     )
 
 
-def _wait(request: Request) -> float:
-    """For how many seconds the agent asks to be held; 0 for none or nonsense."""
-    asked = request.query_params.get("wait", "0")
+def wait_of(asked: str) -> float:
+    """For how many seconds an agent asks to be held; 0 for none or nonsense."""
     return float(asked) if asked.isascii() and asked.isdigit() else 0.0
 
 

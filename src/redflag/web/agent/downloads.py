@@ -1,6 +1,7 @@
 """The files with which a second host is enrolled by one pasted command: the agent as one file, its SHA-256, and a script.
 
-The agent is packed from the installed distribution when it is first asked for; it needs nothing but a Python of the host.
+The agent is packed from the installed distribution when it is first asked for, with the verifier by which it checks the log;
+it needs nothing but a Python of the host.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import functools
 import hashlib
 import io
 import zipfile
-from importlib import resources
+from importlib import resources, util
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from redflag.errors import ProcessError
 from redflag.web.context import context
 
 ARCHIVE = "redflag-agent.pyz"
+VERIFIER = "redflag_verify"
 _LATEST = (2026, 1, 1, 0, 0, 0)
 
 
@@ -31,8 +34,16 @@ def archive() -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
         for path in sorted(folder.rglob("*.py")):
             _add(target, f"redflag_agent/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        _add(target, f"{VERIFIER}.py", _verifier().read_bytes())
         _add(target, "__main__.py", b"import sys\nfrom redflag_agent.main import main\nsys.exit(main())\n")
     return packed.getvalue()
+
+
+def _verifier() -> Path:
+    found = util.find_spec(VERIFIER)
+    if found is None or found.origin is None:
+        raise ProcessError(f"The module {VERIFIER} is not installed", "Install RedFlag again")
+    return Path(found.origin)
 
 
 def _add(target: zipfile.ZipFile, name: str, data: bytes) -> None:

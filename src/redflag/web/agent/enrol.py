@@ -41,14 +41,16 @@ async def register(request: Request) -> Response:
         except NotAuthenticated:
             await events.count_refusal(connection, where, action="enrolment")
             raise
-    return wire.ok(
-        {
-            "agent_id": str(enrolled.agent_id),
-            "token": enrolled.access_token,
-            "refresh_token": enrolled.refresh_token,
-            "config": {"check_in_interval": here.settings.check_in_interval, "server_url": here.settings.url},
-        }
-    )
+    told = {
+        "agent_id": str(enrolled.agent_id),
+        "token": enrolled.access_token,
+        "refresh_token": enrolled.refresh_token,
+        "config": {"check_in_interval": here.settings.check_in_interval, "server_url": here.settings.url},
+    }
+    if host.protocol:
+        # Pinned by the agent, which checks the log's checkpoints with it from then on
+        told["log_key"] = here.signer.verifier.vkey()
+    return wire.ok(told)
 
 
 @wire.answered

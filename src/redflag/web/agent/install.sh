@@ -1,10 +1,12 @@
 #!/bin/sh
-# Installs the RedFlag agent of @SERVER@ on this host and enrols it. Usage: sh install.sh ENROLMENT_TOKEN
+# Installs the RedFlag agent of @SERVER@ on this host and enrols it. Usage: sh install.sh ENROLMENT_TOKEN [LOG_KEY]
+# LOG_KEY is the public key of the server's audit log (`redflag audit key`); without it the agent takes the one that the server gives.
 # It writes /opt/redflag-agent, /var/lib/redflag-agent and a systemd unit, and nothing else.
 set -eu
 SERVER='@SERVER@'
 SHA256='@SHA256@'
 TOKEN=${1:-${REDFLAG_ENROLMENT_TOKEN:-}}
+LOG_KEY=${2:-}
 fail() { echo "redflag-agent: $1" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "this needs root: run it with sudo"
 [ -n "$TOKEN" ] || fail "give the enrolment token as the first argument; an administrator makes one with 'redflag agents invite'"
@@ -20,7 +22,7 @@ SUM=$("$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 
 [ "$SUM" = "$SHA256" ] || fail "the agent's SHA-256 is $SUM, and should be $SHA256: fetch this script again"
 mkdir -p /opt/redflag-agent
 install -m 0755 "$FILE" /opt/redflag-agent/redflag-agent.pyz
-printf '%s\n' "$TOKEN" | "$PYTHON" /opt/redflag-agent/redflag-agent.pyz enroll --state-dir /var/lib/redflag-agent --server "$SERVER" --token-stdin
+printf '%s\n' "$TOKEN" | "$PYTHON" /opt/redflag-agent/redflag-agent.pyz enroll --state-dir /var/lib/redflag-agent --server "$SERVER" --token-stdin ${LOG_KEY:+--log-key "$LOG_KEY"}
 if [ -d /run/systemd/system ]; then
   cat >/etc/systemd/system/redflag-agent.service <<UNIT
 [Unit]

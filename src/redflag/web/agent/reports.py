@@ -8,7 +8,7 @@ from starlette.responses import Response
 from redflag.commands.results import Report
 from redflag.commands.states import Status
 from redflag.fleet import agents, presence
-from redflag.updates import dependencies, inventory, outcomes
+from redflag.updates import dependencies, inventory
 from redflag.web.agent import wire
 from redflag.web.context import context
 
@@ -42,16 +42,14 @@ async def logs(request: Request) -> Response:
         message=wire.text(body, "message"),
         metadata=metadata,
     )
-    async with here.pool.acquire() as connection:
-        outcome = await outcomes.report_result(
-            connection, actor, agent_id, command_id, told, max_output=here.settings.max_output
-        )
-        if (
-            outcome.received == "recorded"
-            and outcome.status == Status.COMPLETED
-            and outcome.command_type in {"enable_heartbeat", "disable_heartbeat"}
-        ):
-            minutes = outcome.params.get("duration_minutes", 60) if outcome.command_type == "enable_heartbeat" else None
+    outcome = await here.reports.take(actor, agent_id, command_id, told, max_output=here.settings.max_output)
+    if (
+        outcome.received == "recorded"
+        and outcome.status == Status.COMPLETED
+        and outcome.command_type in {"enable_heartbeat", "disable_heartbeat"}
+    ):
+        minutes = outcome.params.get("duration_minutes", 60) if outcome.command_type == "enable_heartbeat" else None
+        async with here.pool.acquire() as connection:
             await presence.set_rapid(
                 connection, agent_id, minutes if isinstance(minutes, int) else 60 if minutes else None
             )

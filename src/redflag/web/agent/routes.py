@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from redflag.web.agent import checkin, enrol, reports
+from redflag.web.agent import checkin, enrol, log_alarm, reports
 
 routes = [
     Route("/api/v1/agents/register", enrol.register, methods=["POST"]),
@@ -15,4 +15,5 @@ routes = [
     Route("/api/v1/agents/{agent_id}/updates", reports.updates, methods=["POST"]),
     Route("/api/v1/agents/{agent_id}/dependencies", reports.report_dependencies, methods=["POST"]),
     Route("/api/v1/agents/{agent_id}/system-info", reports.system_info, methods=["POST"]),
+    Route("/api/v1/agents/{agent_id}/log-alarm", log_alarm.log_alarm, methods=["POST"]),
 ]

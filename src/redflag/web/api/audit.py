@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from redflag.access.roles import Permission
-from redflag.audit import proofs, sequencer, tree
+from redflag.audit import cosignatures, origins, proofs, sequencer, tree
 from redflag.errors import NotFound
 from redflag.web.guards import Caller, GuardedRoute, allow
 
@@ -18,11 +18,18 @@ router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRo
 
 @router.get("/log")
 async def show_log(caller: Caller = allow(Permission.READ_FLEET)) -> dict[str, Any]:
-    """The log's name and key (to be pinned by whoever checks it), how far each step is, and the newest checkpoint."""
+    """The log's name and key (to be pinned by whoever checks it), how far each step is, and the newest checkpoint.
+
+    `cosigned` is the newest checkpoint that a witness has cosigned, some seconds older than the newest. `previous` are the
+    logs that were closed and from which this one goes on, the newest first: `size` is how much of each this one begins with.
+    `pruned` is the log's minimum index (C2SP tlog-tiles, "Pruning"): entries below it are in archived evidence bundles only.
+    """
     signer = caller.context.signer
     async with caller.pool.acquire() as connection:
         state = await sequencer.sql.state.one(connection)
-        newest = await sequencer.sql.newest_checkpoint.one(connection)
+        newest = await _checkpoint(connection, 0)
+        cosigned = await _checkpoint(connection, 1)
+        openings = await origins.sql.openings.all(connection)
     return {
         "origin": signer.verifier.name,
         "key": signer.verifier.vkey(),
@@ -30,18 +37,51 @@ async def show_log(caller: Caller = allow(Permission.READ_FLEET)) -> dict[str, A
         "sequenced": state["sequenced"],
         "integrated": state["integrated"],
         "pending": state["pending"],
-        "checkpoint": None if newest is None else {
-            "size": newest["size"], "root": base64.b64encode(newest["root"]).decode(), "note": newest["note"],
-            "published_at": newest["published_at"],
-        },
-    }  # fmt: skip
+        "pruned": state["pruned"],
+        "checkpoint": newest,
+        "cosigned": cosigned,
+        "previous": [
+            {
+                "origin": one["previous_origin"],
+                "size": one["first_size"],
+                "known_size": one["known_size"],
+                "abandoned": one["abandoned"],
+                "closed_at": one["opened_at"],
+                "reason": one["reason"],
+            }
+            for one in openings
+        ],
+    }
+
+
+async def _checkpoint(connection: Any, quorum: int) -> dict[str, Any] | None:
+    found = await cosignatures.newest(connection, quorum)
+    if found is None:
+        return None
+    witnesses = [
+        {"witness": one["witness"], "key_id": one["key_id"].hex(), "cosigned_at": one["cosigned_at"]}
+        for one in await cosignatures.of_checkpoint(connection, found["size"])
+    ]
+    return {
+        "size": found["size"],
+        "root": base64.b64encode(found["root"]).decode(),
+        "note": found["cosigned"],
+        "published_at": found["published_at"],
+        "cosignatures": witnesses,
+    }
 
 
 @router.get("/events/{event_id}/proof", response_class=Response)
-async def prove(event_id: uuid.UUID, caller: Caller = allow(Permission.READ_HISTORY)) -> Response:
+async def prove(
+    event_id: uuid.UUID,
+    caller: Caller = allow(Permission.READ_HISTORY),
+    quorum: Annotated[
+        int, Query(ge=0, le=cosignatures.MOST_WITNESSES, description="of a checkpoint that so many witnesses cosigned")
+    ] = 0,
+) -> Response:
     """The proof that an event stands in the log, as a C2SP tlog-proof file with the event's values in it."""
     async with caller.pool.acquire() as connection:
-        proof = await proofs.of_record(connection, event_id)
+        proof = await proofs.of_record(connection, event_id, quorum)
     headers = {"Content-Disposition": f'attachment; filename="{event_id}.tlog-proof"'}
     return Response(proof.text(), media_type="text/plain; charset=utf-8", headers=headers)
 

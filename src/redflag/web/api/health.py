@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 import redflag
 from redflag.access.roles import Permission
-from redflag.alerts import metrics, rules
+from redflag.alerts import faults, metrics, rules
+from redflag.audit import sequencer
 from redflag.commands import queue
 from redflag.database import migrate
 from redflag.fleet import agents
@@ -39,7 +40,7 @@ async def show_metrics(caller: Caller = allow(Permission.READ_METRICS)) -> Respo
 
 @router.get("/api/v1/status")
 async def status(caller: Caller = allow(Permission.READ_FLEET)) -> dict[str, Any]:
-    """The whole at a glance: agents, live commands, timeouts, alerts that fire, the schema."""
+    """The whole at a glance: agents, live commands, timeouts, the log, alerts that fire, the schema."""
     settings = caller.context.settings
     async with caller.pool.acquire() as connection:
         return {
@@ -48,6 +49,7 @@ async def status(caller: Caller = allow(Permission.READ_FLEET)) -> dict[str, Any
             "agents": await agents.counts(connection, settings.check_in_interval),
             "commands": {row["status"]: row["commands"] for row in await queue.sql.counts.all(connection)},
             "timeouts": await sweeper.status(connection),
+            "log": await sequencer.health(connection) | {"passed_over": await faults.passed_over(connection)},
             "alerts": [
                 {"name": one.rule.name, "severity": one.rule.severity, "summary": one.rule.summary, "faults": one.faults,
                  "last_detail": one.last_detail, "next_step": one.rule.next_step}
