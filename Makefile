@@ -25,6 +25,9 @@ ifneq ($(HOST),)
 export REDFLAG_HOST := $(HOST)
 endif
 
+# Where it is set every process would compile the sources anew: half a second each time, and the tests start hundreds
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 LOCKS := requirements/runtime.txt requirements/test.txt
 # The stamps carry the folder in their names: the scripts of a .venv work where they were made, and nowhere else

@@ -37,9 +37,9 @@ async def _idle(bench: Bench, database: Database, live: int) -> None:
     """A sweep that finds nothing, by EXPLAIN ANALYZE; and what a server without anything to do costs beside so many commands."""
     milliseconds = await _idle_sweep(database)
     bare = await _idle_sweep(database, "SELECT id FROM agent_commands WHERE next_deadline_at <= now() LIMIT 1000")
-    seconds = bench.of(3, 15)
+    seconds = bench.of(2, 15)
     async with database.server() as server:
-        await asyncio.sleep(2)
+        await asyncio.sleep(bench.of(1, 2))
         async with database.measured(server) as used:
             await asyncio.sleep(seconds)
     bench.add(
@@ -73,7 +73,7 @@ async def _idle_sweep(database: Database, statement: str = "") -> float:
 
 async def _lateness(bench: Bench, database: Database, live: int) -> None:
     """5,000 commands expire each second beside the live ones, with a server that sweeps them and records every one."""
-    seconds = bench.of(4, 60)
+    seconds = bench.of(3, 60)
     count = EXPIRIES_PER_SECOND * seconds
     bench.say(f"{count:,} commands more, of which {EXPIRIES_PER_SECOND:,} expire each second")
     async with database.server() as server:
@@ -120,7 +120,7 @@ async def _due_soon(database: Database, count: int, spread: str = "") -> int:
     them, due in hours. Returns how many those are."""
     trial, began = max(count // 10, 1000), time.perf_counter()
     await fill.pending(database.superuser, trial, of_agents=AGENTS, indexes=False)
-    lead = (time.perf_counter() - began) * count / trial * 1.3 + 8
+    lead = (time.perf_counter() - began) * count / trial * 1.3 + database.bench.of(5, 10)
     due = f"date_trunc('milliseconds', now()) + interval '{lead} seconds'{spread}"
     await fill.pending(database.superuser, count, of_agents=AGENTS, due=due, indexes=False)
     await database.superuser.execute("ANALYZE agent_commands", timeout=120)

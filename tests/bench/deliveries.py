@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench import fill, load
-from bench.harness import Bench, Database, trivial_server
+from bench import check_ins, fill, load
+from bench.harness import Bench, Database
 from bench.results import Limit, Result
 from redflag.audit import actor as actors
 from redflag.commands import queue
@@ -24,9 +24,7 @@ async def run(bench: Bench) -> None:
         await fill.agents(database.superuser, agents)
         await fill.pending(database.superuser, agents, of_agents=agents)
         await database.settle()
-        async with trivial_server(bench) as url:
-            await load.closed(url, AGENTS, concurrency=CONCURRENCY, rounds=1)
-            trivial = await load.closed(url, AGENTS, concurrency=CONCURRENCY, seconds=bench.of(1, 5))
+        trivial = await check_ins.trivial_limit(bench)
         async with database.server() as server:
             # The agents are known already, as they are after ten minutes: while nothing is pending, they come by once
             await database.superuser.execute("CREATE TABLE aside (LIKE agent_commands)")

@@ -77,6 +77,8 @@ class Bench:
         self.folder = folder
         self.quick = quick
         self.run = Run(machine=machine(), quick=quick, began_at=datetime.datetime.now(datetime.UTC))
+        # What the trivial endpoint reached, by the number of its processes
+        self.trivial: dict[int, Any] = {}
         self._began = time.perf_counter()
         self._databases = 0
 

@@ -18,7 +18,7 @@ COMMANDS_PER_SECOND = 20.0
 async def run(bench: Bench) -> None:
     """10,000 agents wait in long polls; commands are enqueued over the API, and each is timed until its agent has it."""
     agents = bench.of(2000, min(10_000, load.most_connections()))
-    seconds = bench.of(5, 60)
+    seconds = bench.of(4, 60)
     async with bench.database(NAME) as database:
         await fill.agents(database.superuser, agents)
         await database.settle()

@@ -22,10 +22,10 @@ async def run(bench: Bench) -> None:
         await fill.agents(database.superuser, agents)
         await fill.pending(database.superuser, round(agents * WITH_A_COMMAND), of_agents=agents)
         await database.settle()
-        seconds = bench.of(8, 300)
+        seconds = bench.of(5, 300)
         connections = min(10_000, load.most_connections()) if not bench.quick else 2000
         async with trivial_server(bench) as url:
-            limit = await load.open_loop(url, agents, RATE, bench.of(3, 20), connections=connections)
+            limit = await load.open_loop(url, agents, RATE, bench.of(2, 20), connections=connections)
         report, memory = await _fleet(bench, database, agents, seconds, connections)
         bench.add(
             Result(

@@ -102,7 +102,7 @@ def _row(one: Result) -> str:
         if limit.value
     ]
     ratio, to = ("<br>".join(column) for column in zip(*ratios, strict=True)) if ratios else ("", "")
-    return f"| {one.title} | {one.goal_text} | {spelt(one.value)} {one.unit} | {judged} | {ratio} | {to} |"
+    return f"| {one.title} | {one.goal_text} | {f'{spelt(one.value)} {one.unit}'.strip()} | {judged} | {ratio} | {to} |"
 
 
 def _costs(one: Result) -> str:

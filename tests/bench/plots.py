@@ -77,15 +77,17 @@ def _lines(curve: Curve, x: _Axis, y: _Axis) -> list[str]:
         if len(places) <= 20:
             parts += [f'<circle cx="{one:.1f}" cy="{other:.1f}" r="3" fill="{colour}"/>' for one, other in places]
         ends.append([places[-1][1] + 4, places[-1][0] + 8, name, colour])
-    last = -math.inf
+    last, beside = -math.inf, -math.inf
     for at, left, name, colour in sorted(ends, key=lambda one: one[0]):
         rows = _wrapped(str(name), 20)
-        top = max(float(at) - 7 * (len(rows) - 1), last + 16)
+        top = float(at) - 7 * (len(rows) - 1)
+        if abs(float(left) - beside) < RIGHT:
+            top = max(top, last + 16)
         for row, words in enumerate(rows):
             parts.append(
                 f'<text x="{float(left):.1f}" y="{top + 14 * row:.1f}" style="fill:{colour}">{escape(words)}</text>'
             )
-        last = top + 14 * (len(rows) - 1)
+        last, beside = top + 14 * (len(rows) - 1), float(left)
     return parts
 
 

@@ -49,7 +49,7 @@ class Result(msgspec.Struct, kw_only=True):
         """The goal as people write it."""
         if self.goal is None:
             return "stated"
-        return f"{'≥' if self.better == 'more' else '≤'} {spelt(self.goal)} {self.unit}"
+        return f"{'≥' if self.better == 'more' else '≤'} {spelt(self.goal)} {self.unit}".strip()
 
 
 class Curve(msgspec.Struct, kw_only=True):

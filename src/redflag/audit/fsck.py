@@ -159,6 +159,8 @@ class _Walk:
         if row := await sql.odd_checkpoint.one(self._connection, size=self._sequenced):
             what = f"a checkpoint of {row['size']} records was signed, and the log has {self._sequenced}"
             raise _FoundError(what, position=self._sequenced)
+        if not self.checkpoints and self._names.first is not None:
+            raise _FoundError(f"the log {self._names.first} was signed, and none of its checkpoints is there")
         await self._compare_ends()
         for row in unfinished:
             await self._check_snapshot(row)
@@ -276,7 +278,7 @@ class _Walk:
         try:
             record, logged = sequencer.decoded(row), canonical.decoder.decode(row["leaf"])
             values, commitments = canonical.fields(record), logged["commitments"]
-            salts = {name: bytes.fromhex(salt) for name, salt in (row["salts"] or {}).items()}
+            salts = {name: _salt(salt) for name, salt in (row["salts"] or {}).items()}
             blank = {"actor": f"{logged['actor_kind']}:erased", "metadata": {}}
             for name in named:
                 if values.pop(name, None) != blank.get(name):
@@ -417,6 +419,14 @@ class _Walk:
             command = row["command_id"] and str(row["command_id"])
             what = "a record has no position in the log and does not wait for one"
             raise _FoundError(what, record_id=str(row["id"]), command_id=command)
+
+
+def _salt(told: str) -> bytes:
+    """A salt that an erasure left, in the one spelling that it has there."""
+    salt = bytes.fromhex(told)
+    if salt.hex() != told:
+        raise ValueError(f"{told[:80]!r} is no salt as an erasure leaves it")
+    return salt
 
 
 def _place(row: Any) -> dict[str, Any]:

@@ -66,6 +66,12 @@ async def of_record(connection: Any, record_id: uuid.UUID, quorum: int = 0) -> P
             "Try again in some seconds, or see `redflag audit targets list`" if quorum else "Try again in two seconds",
         )
     hashes = await tree.inclusion(connection, newest["size"], row["position"])
-    record = sequencer.decoded(row)
-    values, salts = disclosed(record)
+    try:
+        record = sequencer.decoded(row)
+        values, salts = disclosed(record)
+    except (ValueError, OverflowError) as error:
+        raise Conflict(
+            f"Record {record_id} is not as it was written: {error}",
+            "Run `redflag audit fsck`, which names what was changed",
+        ) from None
     return Proof(row["position"], row["leaf"], hashes, newest["cosigned"], values, salts)

@@ -140,7 +140,9 @@ def fsck(
         if examined.erased:
             say(f"{words.count(examined.erased, 'event')} lack what an erasure in the log names, and nothing else.")
         if examined.pruned:
-            say(f"The log begins at position {examined.pruned:,}, as a snapshot in it says; the rest is in archived bundles.")
+            say(
+                f"The log begins at position {examined.pruned:,}, as a snapshot in it says; the rest is in archived bundles."
+            )
         if verifier is None:
             say("Signatures were not checked: give --key with the key that you pinned (`redflag audit key`).")
     if finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -169,7 +170,10 @@ def simulate(
     plan.processes(wanted, agents)
     plan.sources(wanted, agents, found)
     with _unreachable():
-        report = asyncio.run(_simulate(wanted, found, kept, agents, token, enrolment_token))
+        try:
+            report = asyncio.run(_simulate(wanted, found, kept, agents, token, enrolment_token))
+        except asyncio.CancelledError:
+            raise typer.Abort from None
     if as_json:
         print_json(report.summary())
     else:
@@ -196,13 +200,19 @@ async def _simulate(
         members = kept.agents[:agents]
         await membership.renew(members)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt() -> None:
+        if stop.is_set() and running is not None:
+            running.cancel()
+        stop.set()
 
     def renewed(tokens: dict[int, str]) -> None:
         for number, new in tokens.items():
-            kept.renewed(members[number].agent_id, new)
+            members[number].token, members[number].issued = new, time.time()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
 
     try:
         with simulated.live() as show:
@@ -215,8 +225,8 @@ async def _simulate(
                 renewed=renewed,
             )
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
         kept.save()
 
 

@@ -57,7 +57,10 @@ def print_report(report: Report) -> None:
         if plan.closed
         else f"{words.count(report.agents, 'agent')} {how}{own}"
     )
-    output.say(f"{who}, for {words.length(report.seconds)}.\n", "bold")
+    if not report.seconds:
+        output.say("It ended before all agents had joined: nothing was measured.\n", "bold")
+    else:
+        output.say(f"{who}, for {words.length(report.seconds)}.\n", "bold")
     output.print_facts(_told(report))
     if report.is_bottleneck:
         output.note(
@@ -112,7 +115,10 @@ def _commands(counts: dict[str, int]) -> str:
         ("reports_lost", "reports lost on the way"), ("reports_refused", "reports refused"), ("starts_refused", "starts refused"),
         ("unreported", "not reported at the end"),
     )  # fmt: skip
-    return ", ".join(f"{counts[name]:,} {told}" for name, told in words_of if counts.get(name))
+    told = [f"{counts[name]:,} {what}" for name, what in words_of if counts.get(name)]
+    if (waiting := counts.get("enqueued", 0) - counts.get("reached", 0)) > 0:
+        told.append(f"{waiting:,} not fetched at the end")
+    return ", ".join(told)
 
 
 def _connections(report: Report) -> str:

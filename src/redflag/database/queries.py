@@ -7,6 +7,7 @@ SQL is never put together from strings: what varies goes in as a parameter.
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,14 @@ class Queries:
     """The queries of one file, each an attribute."""
 
     def __init__(self, path: Path) -> None:
+        self._text = path.read_text()
+
+    @functools.cached_property
+    def _queries(self) -> dict[str, Query]:
+        # At the first use: taking all files apart costs a fifth of a second, and a command line needs few of them
         adapter = AsyncPGAdapter()  # type: ignore[no-untyped-call]
-        loaded = aiosql.from_path(path, lambda: adapter, mandatory_parameters=False)
-        self._queries = {
+        loaded = aiosql.from_str(self._text, lambda: adapter, mandatory_parameters=False)
+        return {
             name: Query(name, getattr(loaded, name).sql, adapter.var_sorted[name])
             for name in loaded.available_queries
             if not name.endswith("_cursor")

@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     command_timeout until the server ends what it enqueued
     hourly          between two reports of a host's facts, and between two looks at the log; 0: neither
     patience        until an answer is given up
-    settle          between the joining of the last agent and the measuring
+    settle          between the joining of the last agent and the measuring; an interval, if that is shorter
     drain           what is under way at the end is waited for, for so long at the most
     """
 
@@ -101,10 +101,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """In how many rounds agents join, and after how many seconds they are measured."""
         if self.closed:
             return 1, 0.0
+        settle = min(self.settle, self.interval)
         if self.protocol is Protocol.HELD:
-            return 1, agents / self.ramp + self.settle
+            return 1, agents / self.ramp + settle
         rounds = max(1, math.ceil(agents / (self.ramp * self.interval)))
-        return rounds, rounds * self.interval + self.settle
+        return rounds, rounds * self.interval + settle
 
     def held_open(self, agents: int) -> int:
         """The connections that all processes have open at once, at the most."""

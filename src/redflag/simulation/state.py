@@ -64,12 +64,6 @@ class State:
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
 
-    def renewed(self, agent_id: str, token: str) -> None:
-        """Keeps a new access token."""
-        for agent in self.agents:
-            if agent.agent_id == agent_id:
-                agent.token, agent.issued = token, time.time()
-
     def save(self) -> None:
         """Writes the file; without agents there is none."""
         self.agents.sort(key=lambda one: one.number)

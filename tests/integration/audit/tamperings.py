@@ -99,7 +99,7 @@ DELETED = {
     "all records": Tampering("TRUNCATE update_logs", 1),
     "all entries": Tampering("TRUNCATE audit_entries", 1, served=True),
     "all tiles": Tampering("TRUNCATE audit_tiles", 1, served=True),
-    "all checkpoints": Tampering("TRUNCATE audit_checkpoints CASCADE", 1, served=True, told_by_fsck=False),
+    "all checkpoints": Tampering("TRUNCATE audit_checkpoints CASCADE", 1, served=True),
     "everything": Tampering(
         f"TRUNCATE {', '.join(TABLES)} CASCADE; INSERT INTO audit_log DEFAULT VALUES", 1, served=True, told_by_fsck=False
     ),

@@ -96,8 +96,6 @@ async def test_each_flipped_bit_is_found(corpus, table, column, times):
         async with corpus.tampering():
             row, bit = await flip(corpus, rng, table, column)
             case = f"seed {SEED}: {table}.{column}, bit {bit} of {row['bytes']!r}, in {dict(row)}"
-            if column == "salts" and chr(row["bytes"][bit // 8]) in "abcdef" and bit % 8 == 5:
-                continue  # a capital letter of a hexadecimal number: the same salt
             finding = await corpus.fsck(case)
             assert finding is not None, case
             expected = place(corpus, table, column, row, bit)

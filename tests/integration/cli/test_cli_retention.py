@@ -23,6 +23,8 @@ from redflag.cli.main import main
 from redflag.database.embedded import EmbeddedDatabase
 from redflag.settings import settings
 
+NOBODY = uuid.UUID(int=7)
+
 
 def _events(cli: Cli, actor: str) -> list[dict[str, Any]]:
     """Events under a name, once all have their position."""
@@ -90,7 +92,7 @@ async def test_everything_under_a_name_is_erased_and_what_is_held_is_told(cli: C
     "arguments",
     [
         ("erase", "--reason", "x"), ("erase", "--reason", "x", "--actor", "user:a", "--field", "stdout"),
-        ("erase", "--reason", "x", "--record", str(uuid.uuid4())), ("hold", "place", "x", "--reason", "y"),
+        ("erase", "--reason", "x", "--record", str(NOBODY)), ("hold", "place", "x", "--reason", "y"),
         ("hold", "place", "x", "--reason", "y", "--everything", "--actor", "user:a"), ("retention", "set", "--keep", "1d", "--yes"),
         ("retention", "set", "--keep", "soon"), ("retention", "set", "--keep", "400d"),
     ],

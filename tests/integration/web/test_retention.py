@@ -10,6 +10,8 @@ import pytest
 
 ERASURES, HOLDS, RETENTION = "/api/v1/audit/erasures", "/api/v1/audit/holds", "/api/v1/audit/retention"
 
+NOBODY = uuid.UUID(int=7)
+
 
 async def _positioned(admin: httpx.AsyncClient, event: str) -> None:
     """Until an event has its position."""
@@ -55,11 +57,11 @@ async def test_a_value_is_erased_and_the_history_shows_who_did_it(admin, enrol, 
 @pytest.mark.parametrize(
     "body",
     [
-        {}, {"reason": "x"}, {"reason": "x", "record_id": str(uuid.uuid4())}, {"reason": "x", "fields": ["stdout"]},
-        {"reason": "x", "record_id": str(uuid.uuid4()), "fields": ["stdout"], "actor": "user:alice"},
-        {"reason": "x", "record_id": str(uuid.uuid4()), "fields": ["salt"]}, {"reason": "", "actor": "user:alice"},
-        {"reason": "x", "actor": "alice"}, {"reason": "x", "actor": f"agent:{uuid.uuid4()}"}, {"reason": "x" * 1001, "actor": "user:alice"},
-        {"reason": "x", "record_id": str(uuid.uuid4()), "fields": ["stdout"], "dry_run": True},
+        {}, {"reason": "x"}, {"reason": "x", "record_id": str(NOBODY)}, {"reason": "x", "fields": ["stdout"]},
+        {"reason": "x", "record_id": str(NOBODY), "fields": ["stdout"], "actor": "user:alice"},
+        {"reason": "x", "record_id": str(NOBODY), "fields": ["salt"]}, {"reason": "", "actor": "user:alice"},
+        {"reason": "x", "actor": "alice"}, {"reason": "x", "actor": f"agent:{NOBODY}"}, {"reason": "x" * 1001, "actor": "user:alice"},
+        {"reason": "x", "record_id": str(NOBODY), "fields": ["stdout"], "dry_run": True},
         {"reason": "x", "actor": "user:a", "fields": ["actor"]},
     ],
     ids=str,

@@ -20,7 +20,7 @@ def _report(plan: Plan | None = None, lag: float = 0.0002, used: float = 2.0) ->
             tally.durations["check_in"].add(0.004)
         tally.durations["lag"].add(lag)
     report.whole.counts.update(
-        {"connected": 1100, "enqueued": 12, "delivered": 12, "recorded": 10, "lost": 2, "missed": 3}
+        {"connected": 1100, "enqueued": 13, "reached": 12, "delivered": 12, "recorded": 10, "lost": 2, "missed": 3}
     )
     report.whole.fail("503", 'check_in: {"error":\n"busy"}\x1b[31m')
     report.processor_seconds = {0: used, 1: 1.0}
@@ -35,7 +35,7 @@ def test_the_report_says_in_words_what_happened(capsys: pytest.CaptureFixture[st
         "2,000 (200/s)",
         "4.00 ms (p50)",
         "from when they were due",
-        "12 enqueued, 12 received, 10 reported, 2 never reported, on purpose",
+        "13 enqueued, 12 received, 10 reported, 2 never reported, on purpose, 1 not fetched at the end",
         "3 times an agent still waited when it should have come by again",
         "1,000 open, 100 opened anew",
         '503, 1 time: check_in: {"error": "busy"}',
@@ -79,7 +79,7 @@ def test_the_table_shows_the_last_seconds_and_what_failed() -> None:
         "1 min 1 s",
         "1,667/s",
         "12 ms (p50)",
-        "12 enqueued, 12 received, 10 reported, 3 under way",
+        "13 enqueued, 12 received, 10 reported, 3 under way",
         "503, 1 time",
     ):
         assert said in shown, said
