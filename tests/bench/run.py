@@ -76,7 +76,10 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", default=bool(os.environ.get("QUICK")), help="a short version of all"
+        "--quick",
+        action="store_true",
+        default=os.environ.get("QUICK", "") not in {"", "0"},
+        help="a short version of all",
     )
     parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="this subject; may be given again")
     parser.add_argument(

@@ -200,10 +200,10 @@ class Authenticator:
         )
         return agent_id
 
-    async def watch(self) -> None:
+    async def watch(self, connection: Any) -> None:
         """Forgets the agents' tokens that were revoked in the last minutes, by whatever process."""
         asked_at = self._clock()
-        for row in await sql.revoked.all(self._pool):
+        for row in await sql.revoked.all(connection):
             self._agents.forget(row["token_hash"])
         self._watched_at = asked_at
 

@@ -61,8 +61,8 @@ async def _every(seconds: float, work: Work, context: Context, stop: asyncio.Eve
             continue
 
 
-async def _watch_tokens(_connection: Any, context: Context) -> None:
-    await context.authenticator.watch()
+async def _watch_tokens(connection: Any, context: Context) -> None:
+    await context.authenticator.watch(connection)
 
 
 async def _store_faults(connection: Any, context: Context) -> None:

@@ -38,9 +38,6 @@ class Counted:
         self.queries += 1
         return await self._pool.fetchrow(*args)
 
-    async def fetch(self, *args: Any) -> Any:
-        return await self._pool.fetch(*args)
-
 
 async def test_a_session_stands_for_a_person(pool: Any, bob: Any) -> None:
     session = await sessions.log_in(pool, bob.username, bob.password, None)
@@ -108,7 +105,7 @@ async def test_an_agent_is_remembered_for_as_long_as_revocations_are_watched(
     await door.authenticate_agent(access)
     for _ in range(5):
         clock.now += REMEMBERED_SECONDS
-        await door.watch()
+        await door.watch(pool)
         clock.now += REMEMBERED_SECONDS - 0.1
         assert await door.authenticate_agent(access) == agent_id
     assert counted.queries == 1
@@ -116,9 +113,9 @@ async def test_an_agent_is_remembered_for_as_long_as_revocations_are_watched(
     clock.now += 0.2
     assert await door.authenticate_agent(access) == agent_id
     assert counted.queries == 2
-    await door.watch()
+    await door.watch(pool)
     clock.now += AGENTS_REMEMBERED_SECONDS
-    await door.watch()
+    await door.watch(pool)
     assert await door.authenticate_agent(access) == agent_id
     assert counted.queries == 3
 
@@ -130,13 +127,13 @@ async def test_what_another_process_revoked_is_forgotten_with_the_next_look(
     access, _ = await agent_tokens.issue(server, agent_id)
     clock = Clock()
     door = Authenticator(pool, clock=clock)
-    await door.watch()
+    await door.watch(pool)
     await door.authenticate_agent(access)
     if end == "the agent is removed":
         await owner.execute("UPDATE agents SET removed_at = now() WHERE id = $1", agent_id)
     else:
         await agent_tokens.revoke_all(server, agent_id)
-    await door.watch()
+    await door.watch(pool)
     with pytest.raises(NotAuthenticated):
         await door.authenticate_agent(access)
 

@@ -158,7 +158,7 @@ async def test_a_record_and_its_leaf_altered_together_are_found_by_the_checkpoin
 async def test_while_records_wait_for_their_place_in_the_tree_the_log_is_whole(here, villain):
     """Between two steps of the sequencer some have a position, and are in no tile yet."""
     await villain.execute(
-        """UPDATE audit_log SET integrated = 300;
+        """UPDATE audit_log SET integrated = 300, origin = NULL;
            DELETE FROM audit_checkpoints WHERE size > 300;
            UPDATE audit_tiles SET hashes = substr(hashes, 1, 44 * 32) WHERE level = 0 AND index = 1"""
     )

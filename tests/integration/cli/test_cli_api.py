@@ -22,6 +22,7 @@ import uvicorn
 
 from redflag.access import tokens
 from redflag.access.roles import Role
+from redflag.alerts import rules
 from redflag.audit import actor as actors
 from redflag.cli import client
 from redflag.cli.exits import ExitCode
@@ -578,10 +579,7 @@ def test_doctor_finds_a_whole_installation_well(
         "replication",
     } <= set(verdicts)
     assert {name for name in verdicts if name.startswith("alert ")} == {
-        "alert RedFlagTimeoutServiceFails",
-        "alert RedFlagConstraintViolation",
-        "alert RedFlagAuditWriteRefused",
-        "alert RedFlagLogStopped",
+        *(f"alert {rule.name}" for rule in rules.RULES),
     }
 
 

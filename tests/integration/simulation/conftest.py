@@ -7,17 +7,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
 
 from databases import own_database
-from redflag.access import tokens
+from redflag.access import agent_tokens, tokens
 from redflag.access.roles import Role
 from redflag.audit import actor as actors
 from redflag.settings import Settings
@@ -109,19 +108,16 @@ async def token(pool: Any) -> str:
 
 
 @pytest.fixture
-def fleet(running: Running, token: str) -> Callable[..., list[tuple[str, str, str]]]:
-    """Enrols agents as real ones do: their ids, access and refresh tokens."""
+def fleet(owner: Any, pool: Any) -> Callable[..., Awaitable[list[tuple[str, str, str]]]]:
+    """Makes agents: their ids, access and refresh tokens."""
 
-    def fleet(count: int, protocol: int = 0) -> list[tuple[str, str, str]]:
-        with httpx.Client(base_url=running.url, timeout=30) as client:
-            made = client.post(
-                "/api/v1/enrolment-tokens", json={"seats": count}, headers={"Authorization": f"Bearer {token}"}
-            ).json()["token"]
-            found = []
-            for _ in range(count):
-                body = {"hostname": f"host-{uuid.uuid4().hex[:8]}", "registration_token": made, "protocol": protocol}
-                told = client.post("/api/v1/agents/register", json=body).json()
-                found.append((told["agent_id"], told["token"], told["refresh_token"]))
-        return found
+    async def fleet(count: int, protocol: int = 0) -> list[tuple[str, str, str]]:
+        made = await owner.fetch(
+            "INSERT INTO agents (hostname, protocol) SELECT 'host-' || n, $2 FROM generate_series(1, $1) n RETURNING id",
+            count,
+            protocol,
+        )
+        async with pool.acquire() as connection:
+            return [(str(row["id"]), *await agent_tokens.issue(connection, row["id"])) for row in made]
 
     return fleet
