@@ -212,6 +212,9 @@ class Pruner:
         self._archive.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._archive / f"log-{found.first:012}-{found.end - 1:012}.zip"
         fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        for left in self._archive.glob(".log-*.zip.*"):
+            # Of whoever was killed while writing: one prunes at a time
+            left.unlink(missing_ok=True)
         times = await sql.times.one(self._connection, first=found.first, end=found.end)
         try:
             handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)

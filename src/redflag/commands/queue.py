@@ -157,6 +157,9 @@ async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[st
     old = await show(connection, command_id)
     if Status(old["status"]) not in TERMINAL:
         raise Conflict(f"Command {command_id} is still {old['status']}", "Wait for its end, or cancel it first")
+    if old["params_erased"]:
+        # Without them it would be another command: an installation of everything, for one
+        raise Conflict(f"The parameters of command {command_id} were erased", "Enqueue a new one with its parameters")
     rows = await enqueue(
         connection,
         actor,

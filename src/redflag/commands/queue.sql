@@ -65,8 +65,9 @@ WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL AND status = ANY ('{
 RETURNING id;
 
 -- name: command
--- One command, as it is now.
-SELECT c.*, coalesce(a.name, a.hostname) AS agent_name, extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds
+-- One command, as it is now; and whether parameters of it were erased.
+SELECT c.*, coalesce(a.name, a.hostname) AS agent_name, extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds,
+  c.params = '{}' AND EXISTS (SELECT FROM audit_erasures e WHERE e.command_id = c.id AND 'params' = ANY (e.fields)) AS params_erased
 FROM agent_commands c JOIN agents a ON a.id = c.agent_id
 WHERE c.id = :id;
 

@@ -527,6 +527,15 @@ async def test_until_the_erasure_is_in_the_log_fsck_says_to_wait(here, server):
     await require_whole(here, server)
 
 
+async def test_a_command_without_its_parameters_is_not_retried(here, server):
+    command, _ = await ended(here)
+    await erasure.erase(server, dpo(), (await record_of(server, command, "pending"))["id"], ["params"], REASON)
+    with pytest.raises(Conflict, match="were erased"):
+        await queue.retry(server, dpo(), command)
+    other, said = await ended(here)
+    assert (await queue.retry(server, dpo(), other))["params"] == {"for": said}
+
+
 @pytest_asyncio.fixture(scope="module")
 async def without_parameters(here: Place) -> uuid.UUID:
     """A command whose parameters were erased."""

@@ -702,8 +702,7 @@ async def test_what_was_left_unfinished_is_due_within_the_hour_though_nothing_el
         assert await retention.sql.is_due.value(server)
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["to the end", "until the server stops"])
-async def test_a_process_of_its_own_prunes_what_is_past_the_policy(postgres, tmp_path, stopped):
+async def test_a_process_of_its_own_prunes_what_is_past_the_policy_and_goes_on_after_it_was_killed(postgres, tmp_path):
     async with place(postgres, f"daily_{uuid.uuid4().hex[:8]}", tmp_path) as here:
         name = await here.owner.fetchval("SELECT current_database()")
         await here.owner.execute("INSERT INTO update_logs (result) SELECT 'success' FROM generate_series(1, 600)")
@@ -728,19 +727,32 @@ async def test_a_process_of_its_own_prunes_what_is_past_the_policy(postgres, tmp
             "here",
         )
         assert msgspec.json.decode(msgspec.json.encode(job), type=pruning.Job) == job
-        stop = asyncio.Event()
-        if stopped:
+        folder = tmp_path / "archive"
+
+        async def writes() -> bool:
+            return folder.exists() and any(folder.iterdir())
+
+        async def has_a_snapshot() -> bool:
+            return bool(await here.owner.fetchval("SELECT count(*) FROM audit_snapshots"))
+
+        for moment in (writes, has_a_snapshot):
+            stop = asyncio.Event()
+            process = asyncio.create_task(pruning.Daily(here.pool, job).prune(stop))
+            async with asyncio.timeout(60):
+                while not await moment() and not process.done():  # noqa: ASYNC110 - nothing else tells
+                    await asyncio.sleep(0.002)
             stop.set()
-        await pruning.Daily(here.pool, job).prune(stop)
-        async with here.pool.acquire() as server:
-            if not stopped:
-                assert await server.fetchval("SELECT pruned FROM audit_log") == 512
-                assert (
-                    await server.fetchval("SELECT actor FROM update_logs WHERE kind = 'snapshot'")
-                    == "service:retention@here"
-                )
-                assert len(list((tmp_path / "archive").iterdir())) == 1
-            await require_whole(here, server)
+            await process
+            await require_whole(here, here.owner)
+            # Whoever was killed keeps the lease for its time
+            await here.owner.execute("UPDATE log_retention SET claimed_until = now()")
+        await pruning.Daily(here.pool, job).prune(asyncio.Event())
+        assert await here.owner.fetchval("SELECT pruned FROM audit_log") == 512
+        assert await here.owner.fetchval("SELECT min(position) FROM audit_entries") == 512
+        told = await here.owner.fetch("SELECT actor FROM update_logs WHERE kind = 'snapshot'")
+        assert [row["actor"] for row in told] == ["service:retention@here"]
+        assert [file.name for file in folder.iterdir()] == ["log-000000000000-000000000511.zip"]
+        await require_whole(here, here.owner)
 
 
 async def test_every_result_stands_for_the_status_that_the_vocabulary_says(pruned):
