@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import redflag_verify
-from redflag.audit import canonical, cosignatures, merkle, proofs, report, report_pages, report_pdf, tree
+from redflag.audit import canonical, cosignatures, merkle, proofs, report, tree
 from redflag.audit.checkpoint import Signer, open_note
 from redflag.audit.export import reading
 from redflag.audit.export.reading import Entry, Selection
@@ -330,6 +330,9 @@ class _Making:
         asked = dataclasses.replace(chosen, since=since, until=until)
         async with _borrowed(self._source) as connection:
             made = await report.gather(connection, self._signer.verifier, asked)
+        # A fifth of the start of every command, and needed here only
+        from redflag.audit import report_pages, report_pdf  # noqa: PLC0415
+
         return {
             "report.html": (await asyncio.to_thread(report_pages.html, made)).encode(),
             "report.json": made.json(),
