@@ -6,7 +6,8 @@ import datetime
 
 import pytest
 
-from redflag.cli import sentences, words
+from redflag import words
+from redflag.commands import sentences
 from redflag.errors import InvalidInput
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redflag.cli import words
+from redflag import words
 from redflag.commands.states import Kind, Result
 
 _ENDS = {
