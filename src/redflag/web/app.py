@@ -54,6 +54,9 @@ from redflag.web.api import (
     users,
 )
 from redflag.web.context import Context
+from redflag.web.dashboard import app as dashboard
+from redflag.web.dashboard import errors as dashboard_errors
+from redflag.web.dashboard.live import Pulse
 from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
@@ -107,10 +110,11 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             Checkpoints(connections, signer.verifier.public),
             Sender(connections, signer, settings.checkpoints),
             Daily(connections, _pruning(settings, database_url)),
+            Pulse(connections),
         )
         app.state.context = gate.context = context
         admin.state.context = context
-        _release_at_signals(context.holds)
+        _release_at_signals(context.holds, context.pulse)
         stop = asyncio.Event()
         work = asyncio.create_task(background.run(context, stop))
         work.add_done_callback(lambda ended: _end_without(ended, stop))
@@ -160,8 +164,8 @@ def _end_without(work: asyncio.Task[None], stop: asyncio.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _release_at_signals(holds: Holds) -> None:
-    """Held calls are answered as soon as the server is told to stop: it finishes what is under way before it stops."""
+def _release_at_signals(*held: Holds | Pulse) -> None:
+    """Held calls and streams end as soon as the server is told to stop: it finishes what is under way before it stops."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
@@ -169,7 +173,8 @@ def _release_at_signals(holds: Holds) -> None:
         before = signal.getsignal(number)
 
         def stop(signum: int, frame: FrameType | None, before: Any = before) -> None:
-            loop.call_soon_threadsafe(holds.release)
+            for one in held:
+                loop.call_soon_threadsafe(one.release)
             if callable(before):
                 before(signum, frame)
 
@@ -192,7 +197,8 @@ def make_admin(*, docs: bool = True) -> fastapi.FastAPI:
         admin.include_router(room.router)
     if docs:
         admin.include_router(health.documentation(admin))
-    problems.install(admin)
+    dashboard.add_to(admin)
+    problems.install(admin, as_page=dashboard_errors.as_page)
     return admin
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,14 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-import uvicorn
 
 from databases import own_database
 from redflag.access import enrolment, tokens
 from redflag.access.roles import Role
 from redflag.audit import actor as actors
-from redflag.settings import Settings
-from redflag.web.app import make_app
+from serving import serving
 
 migrated, dsn_owner, dsn_server, owner, server, pool = own_database("web")
 
@@ -27,30 +23,8 @@ migrated, dsn_owner, dsn_server, owner, server, pool = own_database("web")
 @pytest_asyncio.fixture(scope="session")
 async def base_url(migrated: None, dsn_server: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """A server that runs as long as the tests."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    settings = Settings(
-        var=tmp_path_factory.mktemp("web"),
-        port=port,
-        replica="tests",
-        login_tries=1000,
-        enrolment_tries=100_000,
-        max_body=24 * 1024 * 1024,
-        max_output=64 * 1024,
-    )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(settings, dsn_server), log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=5
-        )
-    )
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        assert not task.done(), task
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await task
+    async for address in serving(dsn_server, tmp_path_factory.mktemp("web")):
+        yield address
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -1,0 +1,18 @@
+"""Agents: who is there, what each is, and how another comes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from redflag.access.roles import Permission
+from redflag.web.dashboard.door import Visitor, enter
+from redflag.web.dashboard.pages import page
+from redflag.web.guards import GuardedRoute
+
+router = APIRouter(prefix="/agents", route_class=GuardedRoute, include_in_schema=False)
+
+
+@router.get("")
+async def show(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)) -> Response:
+    """The page."""
+    return page(request, visitor, "agents.html")

@@ -1,0 +1,2 @@
+// Charts: filled in below by the pages that show one.
+export {};
