@@ -113,10 +113,12 @@ FROM (SELECT next_deadline_at FROM agent_commands WHERE next_deadline_at IS NOT 
 -- name: preview
 -- What expires next, and when.
 SELECT c.id, c.agent_id, coalesce(a.name, a.hostname) AS agent_name, c.command_type, c.status, c.deadline_kind, c.next_deadline_at,
+  coalesce(CASE c.deadline_kind WHEN 'delivery' THEN c.created_at WHEN 'idle' THEN coalesce(c.last_progress_at, c.sent_at) ELSE c.sent_at END, c.created_at) AS runs_since,
   extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds
-FROM agent_commands c JOIN agents a ON a.id = c.agent_id
-WHERE c.next_deadline_at IS NOT NULL AND c.next_deadline_at <= now() + :within::interval
-ORDER BY c.next_deadline_at, c.id LIMIT :limit;
+FROM (
+  SELECT * FROM agent_commands WHERE next_deadline_at <= now() + :within::interval ORDER BY next_deadline_at LIMIT :limit
+) AS c JOIN agents a ON a.id = c.agent_id
+ORDER BY c.next_deadline_at, c.id;
 
 -- name: recent_failures
 -- Failed sweeps of the last minutes, by any replica.

@@ -23,6 +23,7 @@ from redflag.updates.outcomes import Reports
 
 if TYPE_CHECKING:
     from redflag.web.dashboard.live import Pulse
+    from redflag.web.dashboard.summary import Summary
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Context:
     sender: Sender
     pruning: Daily
     pulse: Pulse
+    summary: Summary
 
 
 def context(request: HTTPConnection) -> Context:

@@ -1,0 +1,152 @@
+"""The installation at a glance: sums over the whole fleet, the same for everybody who looks, gathered by `cached`.
+
+Each part is gathered by itself, so that a quick one never waits for a slow one: in a large fleet the first look after a while
+may find a part that is still being counted, and the page says so and asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redflag.alerts import faults, metrics, rules
+from redflag.audit import fsck, sequencer
+from redflag.audit.export import forwarding
+from redflag.commands import queue
+from redflag.fleet import agents
+from redflag.publishing import targets
+from redflag.timeouts import recent, sweeper
+from redflag.updates import listing
+from redflag.web.dashboard.cached import Cached
+
+# Whoever looks waits so long for what is being gathered
+WAIT_SECONDS = 0.08
+# So many are gathered side by side: the pool is there for agents first
+SIDE_BY_SIDE = 2
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The timeout service: its state, how late all timeouts ever were, and when nobody swept."""
+
+    status: dict[str, Any]
+    timed_out: int
+    buckets: list[int]
+    gaps: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The audit trail: how far its log is, what it cannot take, months with a partition, and the last fsck that was recorded."""
+
+    log: dict[str, Any]
+    passed_over: list[dict[str, Any]]
+    months_ahead: int
+    fsck: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Alerts that fire, and where checkpoints and records are sent."""
+
+    alerts: list[rules.Firing]
+    targets: list[dict[str, Any]]
+    forwarders: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known now; None is a part that is still being gathered. `at`: when the oldest of it was."""
+
+    agents: dict[str, int] | None
+    updates: listing.Open | None
+    commands: tuple[dict[str, int], dict[str, Any] | None] | None
+    day: recent.Day | None
+    service: Service | None
+    audit: Audit | None
+    trouble: Trouble | None
+    at: datetime.datetime | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return None not in (
+            self.agents, self.updates, self.commands, self.day, self.service, self.audit, self.trouble,
+        )  # fmt: skip
+
+
+class Summary:
+    """The sums of this process."""
+
+    def __init__(self, pool: Any, check_in_interval: int) -> None:
+        self._pool = pool
+        self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
+        # What is quick comes first
+        self._parts: dict[str, Cached[Any]] = {
+            name: Cached(name, self._on_a_connection(gather))
+            for name, gather in (
+                ("trouble", _trouble),
+                ("audit", _audit),
+                ("service", _service),
+                ("commands", queue.live),
+                ("day", recent.last_day),
+                ("agents", lambda connection: agents.counts(connection, check_in_interval)),
+                ("updates", listing.open_updates),
+            )
+        }
+
+    async def look(self, *names: str, wait: float = WAIT_SECONDS) -> Seen:
+        """What is known of the parts, or of all; waits at most so many seconds for what is being gathered."""
+        wanted = {name: part for name, part in self._parts.items() if not names or name in names}
+        under_way = [task for part in wanted.values() if (task := part.begin())]
+        if under_way:
+            await asyncio.wait(under_way, timeout=wait)
+        known = {name: one for name, part in wanted.items() if (one := part.known)}
+        return Seen(
+            **{name: known[name].value if name in known else None for name in self._parts},
+            at=min((one.at for one in known.values()), default=None),
+        )
+
+    async def stop(self) -> None:
+        """Ends what is under way."""
+        for part in self._parts.values():
+            await part.stop()
+
+    def _on_a_connection(self, gather: Callable[[Any], Awaitable[Value]]) -> Callable[[], Awaitable[Value]]:
+        async def gathered() -> Value:
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(self._slots)
+                return await gather(await stack.enter_async_context(self._pool.acquire()))
+
+        return gathered
+
+
+async def _service(connection: Any) -> Service:
+    late = await metrics.sql.lateness.one(connection)
+    return Service(
+        await sweeper.status(connection),
+        late["timed_out"],
+        late["buckets"] or [0] * len(sweeper.LATENESS_BOUNDS),
+        await recent.gaps(connection),
+    )
+
+
+async def _audit(connection: Any) -> Audit:
+    return Audit(
+        await sequencer.health(connection),
+        await faults.passed_over(connection),
+        await metrics.sql.months_ahead.value(connection),
+        await fsck.last_recorded(connection),
+    )
+
+
+async def _trouble(connection: Any) -> Trouble:
+    return Trouble(
+        await rules.firing(connection), await targets.list_targets(connection), await forwarding.listed(connection)
+    )
