@@ -127,7 +127,7 @@ def _audit(seen: Seen, may: May) -> Iterator[Need]:
     if seen.audit.months_ahead < MONTHS_AHEAD_AT_LEAST:
         yield Need(
             Urgency.SOON,
-            f"Only {words.count(seen.audit.months_ahead, 'month')} of the record have a partition waiting",
+            f"Partitions of the record wait for {words.count(seen.audit.months_ahead, 'month')} only",
             "Records of later months go to the default partition. Run `redflag doctor`.",
         )
 

@@ -23,8 +23,9 @@ from redflag.timeouts import recent, sweeper
 from redflag.updates import listing
 from redflag.web.dashboard.cached import Cached
 
-# Whoever looks waits so long for what is being gathered
+# Whoever looks waits so long for what is being gathered: where nothing is known of it yet, and where an older value is
 WAIT_SECONDS = 0.08
+WAIT_FOR_NEWER_SECONDS = 0.03
 # So many are gathered side by side: the pool is there for agents first
 SIDE_BY_SIDE = 2
 
@@ -101,16 +102,17 @@ class Summary:
             )
         }
 
-    async def look(self, *names: str, wait: float = WAIT_SECONDS) -> Seen:
-        """What is known of the parts, or of all; waits at most so many seconds for what is being gathered."""
+    async def look(self, *names: str) -> Seen:
+        """What is known of the parts, or of all. Waits a moment for what is being gathered, and no longer."""
         wanted = {name: part for name, part in self._parts.items() if not names or name in names}
         under_way = [task for part in wanted.values() if (task := part.begin())]
         if under_way:
-            await asyncio.wait(under_way, timeout=wait)
-        known = {name: one for name, part in wanted.items() if (one := part.known)}
+            known = all(part.known for part in wanted.values())
+            await asyncio.wait(under_way, timeout=WAIT_FOR_NEWER_SECONDS if known else WAIT_SECONDS)
+        found = {name: one for name, part in wanted.items() if (one := part.known)}
         return Seen(
-            **{name: known[name].value if name in known else None for name in self._parts},
-            at=min((one.at for one in known.values()), default=None),
+            **{name: found[name].value if name in found else None for name in self._parts},
+            at=min((one.at for one in found.values()), default=None),
         )
 
     async def stop(self) -> None:

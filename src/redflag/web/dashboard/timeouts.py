@@ -19,7 +19,7 @@ router = APIRouter(prefix="/timeouts", route_class=GuardedRoute, include_in_sche
 
 # What may be looked at ahead of now; another length may stand in the address
 WITHIN = (("10m", "10 minutes"), ("1h", "an hour"), ("6h", "6 hours"), ("1d", "a day"), ("7d", "a week"))
-SHOWN = 50
+SHOWN = 20
 MOST_COUNTED = 10_000
 
 Field = Annotated[str, Form()]

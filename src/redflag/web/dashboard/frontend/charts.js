@@ -8,7 +8,13 @@ import uPlot from "uplot";
 const COLOURS = ["blue", "orange", "teal", "purple", "yellow", "secondary"];
 const HOUR = 3600;
 const drawn = new Map();
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--tblr-${name}`).trim();
+// The kit's colours are made from others: only an element that has one knows what it is
+const probe = document.body.appendChild(document.createElement("span"));
+probe.hidden = true;
+function css(name) {
+  probe.style.color = `var(--tblr-${name})`;
+  return getComputedStyle(probe).color;
+}
 const spoken = new Intl.NumberFormat(undefined);
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
@@ -56,6 +62,7 @@ function options(figure, told, width) {
     width,
     height: 220,
     legend: { show: false },
+    padding: [12, 28, 0, 0],
     cursor: { points: { show: !stacked }, drag: { x: false, y: false }, y: false },
     scales: {
       x: { range: (_, low, high) => [low, stacked ? high + HOUR : high] },
