@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from axe import violations
+from browser.axe import violations
 from integration.commands.helpers import MINUTE, make_agent, make_command
 from redflag.access.roles import Role
 
