@@ -76,12 +76,12 @@ async def test_timeouts_of_the_day_are_told_in_words_and_as_a_table(person: Any,
     kind = f"type_{uuid.uuid4().hex[:8]}"
     await make_command(owner, await make_agent(owner), overdue=MINUTE, command_type=kind)
     auditor = await person(Role.AUDITOR)
-    text = await until(lambda: auditor.region("/", "day"), f"1 {kind}")
+    text = await until(lambda: auditor.region("/", "glance"), f"1 {kind}")
     assert re.search(rf'<th scope="col"[^>]*data-series[^>]*>{kind}</th>', text)
     assert len(re.findall(r'<th scope="row"><time datetime="[^"]+:00:00\+00:00"', text)) == 24
     assert 'data-value="1"' in text
     assert 'href="/history?result=timed_out"' in text
-    text = await viewer.region("/", "day")
+    text = await viewer.region("/", "glance")
     assert "/history" not in text
 
 

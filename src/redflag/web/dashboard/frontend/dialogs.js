@@ -51,6 +51,8 @@ document.addEventListener("click", async (event) => {
 // <dialog data-opens-filled> opens when something was put into it; [data-leaves] in it closes it, and elsewhere goes where it leads
 document.addEventListener("htmx:afterSettle", (event) => {
   const filled = event.detail.target?.closest?.("dialog[data-opens-filled]");
+  // An answer to what was sent from within fills nothing
+  if (event.detail.requestConfig?.verb !== "get") return;
   if (filled && !filled.open) filled.showModal();
 });
 document.addEventListener("click", (event) => {
