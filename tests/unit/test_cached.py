@@ -91,21 +91,45 @@ async def test_what_is_too_old_is_not_shown(clock: Any) -> None:
     assert sum_.known is None
 
 
-async def test_what_takes_long_is_gathered_less_often_and_kept_for_longer(clock: Any) -> None:
+async def test_what_takes_long_is_gathered_less_often(clock: Any) -> None:
     gathering = Gathering()
     sum_ = Cached("updates", gathering, least=2.0, most=60.0)
     gathering.may.clear()
     task = sum_.begin()
     await asyncio.sleep(0)
-    clock.at += 5.0
+    clock.at += 0.5
     gathering.may.set()
     assert task is not None
     await task
     await asyncio.sleep(0)
-    clock.at += 5.0 * cached.PAUSE - 0.1
+    clock.at += 0.5 * cached.PAUSE - 0.1
     assert sum_.begin() is None
-    assert sum_.known is not None
     clock.at += 0.2
+    gathering.may.clear()
+    task = sum_.begin()
+    assert task is not None
+    await asyncio.sleep(0)
+    clock.at += 25
+    gathering.may.set()
+    await task
+    await asyncio.sleep(0)
+    clock.at += cached.LONGEST_PAUSE_SECONDS
+    assert sum_.begin() is not None, "nobody waits for longer than that"
+    await sum_.stop()
+
+
+async def test_waiting_for_a_turn_is_not_taken_for_work(clock: Any) -> None:
+    slots = asyncio.Semaphore(1)
+    sum_ = Cached("updates", Gathering(), slots=slots)
+    await slots.acquire()
+    task = sum_.begin()
+    await asyncio.sleep(0)
+    clock.at += 20
+    slots.release()
+    assert task is not None
+    await task
+    await asyncio.sleep(0)
+    clock.at += cached.LEAST_SECONDS
     assert sum_.begin() is not None
     await sum_.stop()
 

@@ -2,7 +2,7 @@
 
 Promises
 - It is never gathered twice at once, and not at all while nobody looks.
-- Gathering takes no more than a twentieth of the time: what takes long is gathered less often.
+- Gathering takes about a tenth of the time at the most: what takes long is gathered less often, up to every ten seconds.
 - Whoever looks waits for no longer than they say: until then they get what was gathered last, if that is not too old, or nothing.
 - One that fails says so in the log and is tried again after a pause; what was gathered before is shown for as long as it may be.
 """
@@ -23,8 +23,9 @@ log = logging.getLogger("redflag.web")
 # A sum is this old at the least before it is gathered anew, and this old at the most when it is still shown
 LEAST_SECONDS = 2.0
 MOST_SECONDS = 60.0
-# After a gathering nothing is gathered for so many times as long as it took
-PAUSE = 20
+# After a gathering nothing is gathered for so many times as long as it took, up to the longest pause
+PAUSE = 10
+LONGEST_PAUSE_SECONDS = 10.0
 FAILURE_PAUSE_SECONDS = 5.0
 LONGEST_SECONDS = 30.0
 
@@ -40,20 +41,22 @@ class Known(Generic[Value]):
 
 
 class Cached(Generic[Value]):
-    """One sum. `gather` makes it; `least` and `most` are seconds."""
+    """One sum. `gather` makes it, while it has one of the `slots`; `least` and `most` are seconds."""
 
     def __init__(
         self,
         name: str,
         gather: Callable[[], Awaitable[Value]],
         *,
+        slots: asyncio.Semaphore | None = None,
         least: float = LEAST_SECONDS,
         most: float = MOST_SECONDS,
     ) -> None:
         self.name = name
         self._gather = gather
+        self._slots = slots or asyncio.Semaphore()
         self._least = least
-        self._most = self._kept = most
+        self._most = most
         self._known: Known[Value] | None = None
         self._began = 0.0
         self._due = float("-inf")
@@ -62,7 +65,7 @@ class Cached(Generic[Value]):
     @property
     def known(self) -> Known[Value] | None:
         """What was gathered last, unless that is too long ago."""
-        if self._known is None or time.monotonic() - self._began > self._kept:
+        if self._known is None or time.monotonic() - self._began > self._most:
             return None
         return self._known
 
@@ -81,14 +84,13 @@ class Cached(Generic[Value]):
                 await self._task
 
     async def _renew(self) -> None:
-        began, at = time.monotonic(), datetime.datetime.now(datetime.UTC)
         pause = FAILURE_PAUSE_SECONDS
         try:
-            async with asyncio.timeout(LONGEST_SECONDS):
+            async with asyncio.timeout(LONGEST_SECONDS), self._slots:
+                began, at = time.monotonic(), datetime.datetime.now(datetime.UTC)
                 value = await self._gather()
             self._known, self._began = Known(value, at), began
-            pause = max(self._least, PAUSE * (time.monotonic() - began))
-            self._kept = max(self._most, 2 * pause)
+            pause = max(self._least, min(PAUSE * (time.monotonic() - began), LONGEST_PAUSE_SECONDS))
         except Exception:  # whoever looks is told that it is not known
             log.exception("%s could not be gathered, and will be tried again", self.name)
         finally:

@@ -7,7 +7,6 @@ may find a part that is still being counted, and the page says so and asks again
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -87,10 +86,10 @@ class Summary:
 
     def __init__(self, pool: Any, check_in_interval: int) -> None:
         self._pool = pool
-        self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
+        slots = asyncio.Semaphore(SIDE_BY_SIDE)
         # What is quick comes first
         self._parts: dict[str, Cached[Any]] = {
-            name: Cached(name, self._on_a_connection(gather))
+            name: Cached(name, self._on_a_connection(gather), slots=slots)
             for name, gather in (
                 ("trouble", _trouble),
                 ("audit", _audit),
@@ -122,9 +121,8 @@ class Summary:
 
     def _on_a_connection(self, gather: Callable[[Any], Awaitable[Value]]) -> Callable[[], Awaitable[Value]]:
         async def gathered() -> Value:
-            async with contextlib.AsyncExitStack() as stack:
-                await stack.enter_async_context(self._slots)
-                return await gather(await stack.enter_async_context(self._pool.acquire()))
+            async with self._pool.acquire() as connection:
+                return await gather(connection)
 
         return gathered
 
