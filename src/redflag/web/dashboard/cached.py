@@ -69,6 +69,11 @@ class Cached(Generic[Value]):
             return None
         return self._known
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it is being gathered now."""
+        return self._task is not None and not self._task.done()
+
     def begin(self) -> asyncio.Task[None] | None:
         """Gathers it anew if it is time; the work that is under way, if any is."""
         if self._task is None and time.monotonic() >= self._due:

@@ -62,7 +62,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known now; None is a part that is still being gathered. `at`: when the oldest of it was."""
+    """What is known now; None is a part that is still being gathered. `at`: when the oldest of it was; `renewing`: newer comes soon."""
 
     agents: dict[str, int] | None
     updates: listing.Open | None
@@ -72,6 +72,7 @@ class Seen:
     audit: Audit | None
     trouble: Trouble | None
     at: datetime.datetime | None
+    renewing: bool = False
 
     @property
     def whole(self) -> bool:
@@ -112,6 +113,7 @@ class Summary:
         return Seen(
             **{name: found[name].value if name in found else None for name in self._parts},
             at=min((one.at for one in found.values()), default=None),
+            renewing=any(part.under_way for part in wanted.values()),
         )
 
     async def stop(self) -> None:
