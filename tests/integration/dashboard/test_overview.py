@@ -113,7 +113,9 @@ async def test_only_whoever_may_enrol_is_led_to_it(viewer: Any, admin: Any) -> N
 
 async def test_a_new_installation_says_the_next_step(admin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def one(*_names: str) -> summary.Seen:
-        return summary.Seen({"online": 1, "late": 0, "lost": 0}, None, None, None, None, None, None, None)
+        return summary.Seen(
+            {"online": 1, "late": 0, "lost": 0}, None, None, None, None, None, None, None, renewing=True
+        )
 
     monkeypatch.setattr(Summary, "look", lambda _self, *names: one(*names))
     text = await admin.page("/")
@@ -150,3 +152,15 @@ async def test_parts_are_gathered_once_for_everybody_and_a_slow_one_keeps_nobody
     assert len(asked) == 1
     assert found.at is not None
     await sums.stop()
+
+
+async def test_a_region_that_was_told_of_a_change_asks_once_more_when_it_may_be_counted(
+    admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(*_names: str) -> summary.Seen:
+        return summary.Seen(None, None, None, None, None, None, None, None, due=1.5)
+
+    monkeypatch.setattr(Summary, "look", lambda _self, *names: one(*names))
+    assert 'hx-trigger="load delay:2100ms"' in await admin.region("/", "glance")
+    assert 'hx-trigger="load delay' not in await admin.region("/?again=yes", "glance")
+    assert 'hx-trigger="load delay' not in await admin.page("/")

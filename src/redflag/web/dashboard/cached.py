@@ -74,6 +74,11 @@ class Cached(Generic[Value]):
         """Whether it is being gathered now."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def due(self) -> float:
+        """In how many seconds it may be gathered anew."""
+        return max(0.0, self._due - time.monotonic())
+
     def begin(self) -> asyncio.Task[None] | None:
         """Gathers it anew if it is time; the work that is under way, if any is."""
         if self._task is None and time.monotonic() >= self._due:

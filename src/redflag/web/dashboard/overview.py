@@ -6,9 +6,9 @@ for nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from redflag import words
 from redflag.access.roles import Permission
@@ -23,8 +23,12 @@ router = APIRouter(prefix="", route_class=GuardedRoute, include_in_schema=False)
 
 
 @router.get("/")
-async def show(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)) -> Response:
-    """The page."""
+async def show(
+    request: Request,
+    visitor: Visitor = enter(Permission.READ_FLEET),
+    again: Annotated[str, Query(max_length=3)] = "",
+) -> Response:
+    """The page. `again`: its region asks once more by itself."""
     seen = await visitor.context.summary.look()
     _, oldest = seen.commands or ({}, None)
     return page(
@@ -32,6 +36,7 @@ async def show(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)
         visitor,
         "overview.html",
         seen=seen,
+        again_ms=seen.again(told="hx-request" in request.headers and not again),
         needs=attention.needs(seen, visitor.may),
         urgency=attention.Urgency,
         open_updates=seen.updates.of(*OPEN) if seen.updates else None,

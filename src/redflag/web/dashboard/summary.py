@@ -25,6 +25,8 @@ from redflag.web.dashboard.cached import Cached
 # Whoever looks waits so long for what is being gathered: where nothing is known of it yet, and where an older value is
 WAIT_SECONDS = 0.08
 WAIT_FOR_NEWER_SECONDS = 0.03
+# What is being gathered is likely to be there after so long
+RENEWED_MS = 600
 # So many are gathered side by side: the pool is there for agents first
 SIDE_BY_SIDE = 2
 
@@ -62,7 +64,10 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known now; None is a part that is still being gathered. `at`: when the oldest of it was; `renewing`: newer comes soon."""
+    """What is known now; None is a part that is still being gathered. `at`: when the oldest of it was;
+
+    `renewing`: newer comes at once; else it may be gathered anew in `due` seconds.
+    """
 
     agents: dict[str, int] | None
     updates: listing.Open | None
@@ -73,6 +78,7 @@ class Seen:
     trouble: Trouble | None
     at: datetime.datetime | None
     renewing: bool = False
+    due: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -80,6 +86,15 @@ class Seen:
         return None not in (
             self.agents, self.updates, self.commands, self.day, self.service, self.audit, self.trouble,
         )  # fmt: skip
+
+    def again(self, *, told: bool) -> int:
+        """In how many milliseconds a region that shows this asks once more, 0: not at all.
+
+        Whoever was `told` of a change may have come before it was counted.
+        """
+        if self.renewing:
+            return RENEWED_MS
+        return round(self.due * 1000) + RENEWED_MS if told else 0
 
 
 class Summary:
@@ -114,6 +129,7 @@ class Summary:
             **{name: found[name].value if name in found else None for name in self._parts},
             at=min((one.at for one in found.values()), default=None),
             renewing=any(part.under_way for part in wanted.values()),
+            due=max((part.due for part in wanted.values()), default=0.0),
         )
 
     async def stop(self) -> None:

@@ -30,8 +30,9 @@ async def show(
     request: Request,
     visitor: Visitor = enter(Permission.READ_FLEET),
     within: Annotated[str, Query(max_length=20)] = "1h",
+    again: Annotated[str, Query(max_length=3)] = "",
 ) -> Response:
-    """The page."""
+    """The page. `again`: one of its regions asks once more by itself."""
     ahead = datetime.timedelta(seconds=words.duration(within))
     async with visitor.pool.acquire() as connection:
         rules = await policies.list_policies(connection)
@@ -49,6 +50,7 @@ async def show(
         ahead=ahead,
         choices=choices,
         seen=seen,
+        again_ms=seen.again(told="hx-request" in request.headers and not again),
         lateness=lateness(seen.service.buckets, seen.service.timed_out) if seen.service else [],
         silent_after=sweeper.HEARTBEAT_SECONDS * 6,
     )
