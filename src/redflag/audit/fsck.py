@@ -31,6 +31,8 @@ sql = queries.load(__file__, "fsck.sql")
 # A page of records has this many, or ends after the one that brings what can be large in it to so many bytes
 CHUNK = 4096
 MOST_BYTES = 32 * 1024 * 1024
+# So many are examined at once before what the database sent of the next page is read
+SLICE = 128
 # Tiles of pruned leaves that are read at once
 TILES = 64
 
@@ -219,7 +221,12 @@ class _Walk:
                 following = asyncio.ensure_future(self.fetch(first + len(page.rows), total))
                 await asyncio.sleep(0)
             try:
-                self._grow(first, self.check(first, page.rows), page)
+                hashes: list[bytes] = []
+                for begin in range(0, max(len(page.rows), 1), SLICE):
+                    hashes += self.check(first + begin, page.rows[begin : begin + SLICE])
+                    # It waits while nobody reads what it sends
+                    await asyncio.sleep(0)
+                self._grow(first, hashes, page)
             except _FoundError:
                 if following is not None:
                     with contextlib.suppress(Exception):
@@ -251,7 +258,7 @@ class _Walk:
                 self._check_erased(row)
             else:
                 try:
-                    says = canonical.leaf(sequencer.decoded(row))
+                    says = canonical.leaf_of_row(row)
                 except Exception as error:  # a record that was altered may be anything
                     raise _FoundError(f"the record cannot be put into a leaf: {error}", **_place(row)) from None
                 if says != leaf:

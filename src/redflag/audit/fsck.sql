@@ -1,13 +1,13 @@
 -- name: page
 -- Some positions with the records that stand there, until what comes before has :most_bytes; a record that is gone has no id. Lengths are
--- read without the values.
+-- read without the values. Each record is looked up by itself (LATERAL … LIMIT): joined, the planner would read whole months for a page.
 SELECT position, record_id, leaf, id, kind, created_at, executed_at, command_id, agent_id, version, command_type, action, result, sent_at,
   completed_at, exit_code, duration_seconds, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, salts
 FROM (
   SELECT e.position, e.record_id, e.leaf, u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
       + coalesce(pg_column_size(u.params), 0) + coalesce(pg_column_size(u.metadata), 0))
     OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-  FROM audit_entries e LEFT JOIN update_logs u ON u.id = e.record_id AND u.created_at = e.recorded_at
+  FROM audit_entries e LEFT JOIN LATERAL (SELECT * FROM update_logs u WHERE u.id = e.record_id AND u.created_at = e.recorded_at LIMIT 1) u ON true
   WHERE e.position >= :first AND e.position < :end
 ) AS found
 WHERE coalesce(bytes_before, 0) < :most_bytes::bigint ORDER BY position;
