@@ -1,9 +1,10 @@
 """fsck: reads the whole log and the records that it speaks of, and names the first thing that is wrong.
 
 Every leaf is computed anew from its record; every leaf hash goes into a tree of its own, which must agree with every tile and
-with the root of every checkpoint that was ever signed; every record must have a position or wait for one. A value may be
-missing where an erasure in the log names the record and the field, and nowhere else. Of a log whose beginning was pruned, the
-leaf hashes are taken from the tiles there, and a snapshot in the log must say that it was pruned to this position.
+with the root of every checkpoint that was ever signed; every record must have a position or wait for one that it can have; every
+cosignature must be what its witness signed. A value may be missing where an erasure in the log names the record and the field, and
+nowhere else. Of a log whose beginning was pruned, the leaf hashes are taken from the tiles there, and a snapshot in the log must
+say that it was pruned to this position.
 
 It reads one snapshot of the database, a bounded part at a time, changes nothing, and needs no key but the public one.
 What a replay of the transitions says is `commands.replay`'s matter; `redflag audit fsck` does both.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from redflag.audit import canonical, merkle, origins, sequencer, snapshots, tree
+from redflag.audit import canonical, cosignatures, merkle, origins, sequencer, snapshots, tree
 from redflag.audit.checkpoint import Verifier, open_own
 from redflag.audit.growing import GrowingTree, tiles_ended
 from redflag.database import queries
@@ -54,7 +55,7 @@ class Examined:
     """What was looked at, and the first thing that is wrong, if anything is.
 
     `events` are the records that were compared with their leaves, `erased` those of them that lack what an erasure names;
-    `pruned` is the position at which the log begins.
+    `pruned` is the position at which the log begins; `cosignatures` are those of witnesses that were verified.
     """
 
     events: int
@@ -64,6 +65,7 @@ class Examined:
     finding: Finding | None = None
     erased: int = 0
     pruned: int = 0
+    cosignatures: int = 0
 
 
 class _FoundError(Exception):
@@ -92,7 +94,14 @@ async def examine(connection: Any, verifier: Verifier | None, tell: Tell = _tell
     except _FoundError as found:
         finding = found.finding
     return Examined(
-        walk.events, walk.checkpoints, counts["pending"], walk.tree.root(), finding, walk.erased, counts["pruned"]
+        walk.events,
+        walk.checkpoints,
+        counts["pending"],
+        walk.tree.root(),
+        finding,
+        walk.erased,
+        counts["pruned"],
+        walk.cosignatures,
     )
 
 
@@ -147,7 +156,7 @@ class _Walk:
         # The partial tiles of the tree that the database has, once it is as large
         self._ends: dict[tuple[int, int], bytes] | None = None
         self.tree = GrowingTree()
-        self.events = self.checkpoints = self.erased = 0
+        self.events = self.checkpoints = self.erased = self.cosignatures = 0
 
     async def all_of_it(self) -> None:
         """Everything. Raises _FoundError."""
@@ -167,6 +176,13 @@ class _Walk:
         for row in unfinished:
             await self._check_snapshot(row)
         await self._check_odd()
+        if found := await sequencer.unplaceable(self._connection):
+            record_id, why = found
+            what = f"a record waits for a position and can have none, because it cannot be put into a leaf: {why}"
+            raise _FoundError(what, record_id=str(record_id))
+        self.cosignatures, wrong = await cosignatures.examine(self._connection)
+        if wrong is not None:
+            raise _FoundError(wrong)
 
     async def read_erasures(self) -> None:
         """Reads what erasures name; the records that say so are examined at their own positions."""

@@ -127,16 +127,44 @@ _unreadable: set[uuid.UUID] = set()
 def _leaf(row: Any) -> bytes:
     """The leaf of a record. Raises Conflict, and remembers the record, when it has none."""
     try:
-        made = canonical.leaf_of_row(row)
-        if len(made) > canonical.LEAF_LIMIT:
-            raise ValueError(f"its leaf has {len(made)} bytes")
+        return fitting_leaf(row)
     except Exception as error:
         _unreadable.add(row["id"])
         why = f"{type(error).__name__}: {error}"[:300]
         raise Conflict(
             f"Record {row['id']} cannot be put into the log, and is passed over: {why}", "Run `redflag audit fsck`"
         ) from error
+
+
+def fitting_leaf(row: Any) -> bytes:
+    """The leaf of a record that is to be put into the log. Raises whatever says why it has none, ValueError when it is too large."""
+    made = canonical.leaf_of_row(row)
+    if len(made) > canonical.LEAF_LIMIT:
+        raise ValueError(f"its leaf has {len(made)} bytes")
     return made
+
+
+async def unplaceable(connection: Any) -> tuple[uuid.UUID, str] | None:
+    """The first record that waits for a position and can have none, and why. It reads everything that waits, a bounded part at a time."""
+    after: dict[str, Any] = {"created_at": datetime.datetime.min.replace(tzinfo=datetime.UTC), "id": uuid.UUID(int=0)}
+    most = BATCH
+    while True:
+        try:
+            rows = await sql.waiting.all(connection, **after, most=most, most_bytes=MOST_BYTES)
+        except (ArithmeticError, ValueError) as error:
+            # The database holds times that no calendar has; fewer records, until it is this one
+            if most == 1:
+                return await sql.next_waiting.value(connection, **after), str(error)
+            most //= 2
+            continue
+        if not rows:
+            return None
+        for row in rows:
+            try:
+                fitting_leaf(row)
+            except Exception as error:  # a record that was altered may be anything
+                return row["id"], f"{type(error).__name__}: {error}"[:300]
+        after = {"created_at": rows[-1]["created_at"], "id": rows[-1]["id"]}
 
 
 def decoded(row: Any) -> dict[str, Any]:

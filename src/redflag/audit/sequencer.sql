@@ -42,6 +42,23 @@ SELECT u.id, u.kind, u.created_at, u.executed_at, u.command_id, u.agent_id, u.ve
 FROM measured u WHERE coalesce(u.bytes_before, 0) < :most_bytes::bigint
 ORDER BY u.created_at, u.id;
 
+-- name: waiting
+-- Some of what waits for a position, after one, until what comes before has :most_bytes.
+SELECT id, kind, created_at, executed_at, command_id, agent_id, version, command_type, action, result, sent_at, completed_at, exit_code,
+  duration_seconds, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt
+FROM (
+  SELECT u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
+      + coalesce(pg_column_size(u.params), 0) + coalesce(pg_column_size(u.metadata), 0))
+    OVER (ORDER BY p.created_at, p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+  FROM (SELECT created_at, id FROM audit_pending WHERE (created_at, id) > (:created_at, :id) ORDER BY created_at, id LIMIT :most) p
+  CROSS JOIN LATERAL (SELECT * FROM update_logs u WHERE u.id = p.id AND u.created_at = p.created_at LIMIT 1) u
+) AS found
+WHERE coalesce(bytes_before, 0) < :most_bytes::bigint ORDER BY created_at, id;
+
+-- name: next_waiting
+-- The next that waits after one.
+SELECT id FROM audit_pending WHERE (created_at, id) > (:created_at, :id) ORDER BY created_at, id LIMIT 1;
+
 -- name: sequenced
 -- How many have a position now.
 UPDATE audit_log SET sequenced = :sequenced;
