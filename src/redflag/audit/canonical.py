@@ -42,9 +42,10 @@ COMMITTED = ("actor", "message", "params", "stdout", "stderr")
 # Every column that a leaf speaks of; the salts speak for themselves
 COLUMNS = (*PLAIN, *COMMITTED, "metadata", "salt", "salts")
 
-# Read all at once: of a row, half the time of one after the other
-_columns = operator.itemgetter(*COMMITTED, "metadata", "salt", *PLAIN)
+# The same in the order in which the queries give them whose rows become leaves, the last of their columns: `leaf_of_columns`
+ROW = (*COMMITTED, "metadata", "salt", *PLAIN)
 
+_columns = operator.itemgetter(*ROW)
 _UTC = datetime.UTC
 _sha256 = hashlib.sha256
 _base64 = binascii.b2a_base64
@@ -169,9 +170,11 @@ def plain(record: Mapping[str, Any], commitments: dict[str, str]) -> bytes:
     return _written(_columns(record), dict(sorted(commitments.items())))
 
 
-def leaf_of_row(row: Mapping[str, Any]) -> bytes:
-    """`leaf` of a row as the database gives it, metadata and params as JSON text. All in one, as it runs for every record."""
-    columns = _columns(row)
+def leaf_of_columns(columns: tuple[Any, ...]) -> bytes:
+    """`leaf` of what the database gives of a record in the order of ROW, metadata and params as JSON text.
+
+    All in one and by place, as it runs for every record.
+    """
     actor, message, params, stdout, stderr, metadata, root, *_ = columns
     salted = _SALT + root
     rest: Any = None if metadata is None else decoder.decode(metadata)

@@ -34,6 +34,8 @@ CHUNK = 4096
 MOST_BYTES = 32 * 1024 * 1024
 # So many are examined at once before what the database sent of the next page is read
 SLICE = 128
+# The columns of a row that stand before the record's own
+_BEFORE = 4
 # Tiles of pruned leaves that are read at once
 TILES = 64
 
@@ -257,29 +259,28 @@ class _Walk:
         """The leaf hashes of a page, each of a leaf that is its record's. Raises _FoundError."""
         hashes = []
         position = first
-        named = self._named
+        named, leaf_hash = self._named, merkle.leaf_hash
         for row in rows:
-            leaf = row["leaf"]
-            if row["position"] != position:
+            at, record_id, leaf, salts = row[:_BEFORE]
+            columns = row[_BEFORE:]
+            if at != position:
                 break
             if row["id"] is None:
-                raise _FoundError(
-                    "the record at this position is gone", position=position, record_id=str(row["record_id"])
-                )
+                raise _FoundError("the record at this position is gone", position=position, record_id=str(record_id))
             if row["params"] == "null":
                 raise _FoundError(
                     "the record has a JSON null for its parameters, which is never written", **_place(row)
                 )
-            if row["salt"] is None or row["salts"] is not None or row["record_id"] in named:
+            if salts is not None or row["salt"] is None or record_id in named:
                 self._check_erased(row)
             else:
                 try:
-                    says = canonical.leaf_of_row(row)
+                    says = canonical.leaf_of_columns(columns)
                 except Exception as error:  # a record that was altered may be anything
                     raise _FoundError(f"the record cannot be put into a leaf: {error}", **_place(row)) from None
                 if says != leaf:
                     _differs(row, says)
-            hashes.append(merkle.leaf_hash(leaf))
+            hashes.append(leaf_hash(leaf))
             position += 1
         if not rows or position - first < len(rows):
             raise _FoundError("a position of the log is missing", position=position)

@@ -1,8 +1,10 @@
 -- name: page
 -- Some positions with the records that stand there, until what comes before has :most_bytes; a record that is gone has no id. Lengths are
 -- read without the values. Each record is looked up by itself (LATERAL … LIMIT): joined, the planner would read whole months for a page.
-SELECT position, record_id, leaf, id, kind, created_at, executed_at, command_id, agent_id, version, command_type, action, result, sent_at,
-  completed_at, exit_code, duration_seconds, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, salts
+-- The columns end as in canonical.ROW.
+SELECT position, record_id, leaf, salts, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, id, kind, created_at,
+  executed_at, command_id, agent_id, version, command_type, action, result, sent_at, completed_at, exit_code,
+  duration_seconds
 FROM (
   SELECT e.position, e.record_id, e.leaf, u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
       + coalesce(pg_column_size(u.params), 0) + coalesce(pg_column_size(u.metadata), 0))

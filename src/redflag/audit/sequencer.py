@@ -138,7 +138,7 @@ def _leaf(row: Any) -> bytes:
 
 def fitting_leaf(row: Any) -> bytes:
     """The leaf of a record that is to be put into the log. Raises whatever says why it has none, ValueError when it is too large."""
-    made = canonical.leaf_of_row(row)
+    made = canonical.leaf_of_columns(tuple(row))
     if len(made) > canonical.LEAF_LIMIT:
         raise ValueError(f"its leaf has {len(made)} bytes")
     return made
