@@ -1,10 +1,10 @@
 """fsck: reads the whole log and the records that it speaks of, and names the first thing that is wrong.
 
 Every leaf is computed anew from its record; every leaf hash goes into a tree of its own, which must agree with every tile and
-with the root of every checkpoint that was ever signed; every record must have a position or wait for one that it can have; every
-cosignature must be what its witness signed. A value may be missing where an erasure in the log names the record and the field, and
-nowhere else. Of a log whose beginning was pruned, the leaf hashes are taken from the tiles there, and a snapshot in the log must
-say that it was pruned to this position.
+with the root of every checkpoint that there is, no fewer than an earlier fsck saw; every record must have a position or wait for one
+that it can have; every cosignature must be what its witness signed. A value may be missing where an erasure in the log names the
+record and the field, and nowhere else. Of a log whose beginning was pruned, the leaf hashes are taken from the tiles there, and a
+snapshot in the log must say that it was pruned to this position.
 
 It reads one snapshot of the database, a bounded part at a time, changes nothing, and needs no key but the public one.
 What a replay of the transitions says is `commands.replay`'s matter; `redflag audit fsck` does both.
@@ -155,6 +155,8 @@ class _Walk:
         # What erasures in the log name; and records that are named by erasures which are not in it yet
         self._named: dict[uuid.UUID, set[str]] = {}
         self._named_soon: set[uuid.UUID] = set()
+        # Sizes, and how many checkpoints of up to so many records were seen before; the smallest last
+        self._counted: list[tuple[int, int]] = []
         # The partial tiles of the tree that the database has, once it is as large
         self._ends: dict[tuple[int, int], bytes] | None = None
         self.tree = GrowingTree()
@@ -164,11 +166,13 @@ class _Walk:
         """Everything. Raises _FoundError."""
         self._names = await origins.names(self._connection)
         await self.read_erasures()
+        await self._read_counted()
         for row in await sql.checkpoints.all(self._connection, after=-1, upto=0):
             self._check_checkpoint(row)
         await self._pruned_part()
         unfinished = await self._check_beginning()
         await self._kept_part()
+        self._require_counted(self._sequenced + 1)
         if row := await sql.odd_checkpoint.one(self._connection, size=self._sequenced):
             what = f"a checkpoint of {row['size']} records was signed, and the log has {self._sequenced}"
             raise _FoundError(what, position=self._sequenced)
@@ -193,6 +197,23 @@ class _Walk:
                 self._named.setdefault(row["record_id"], set()).update(row["fields"])
             else:
                 self._named_soon.add(row["record_id"])
+
+    async def _read_counted(self) -> None:
+        """Reads how many checkpoints earlier examinations saw. Their records are examined at their own positions."""
+        for row in await sql.counted.all(self._connection):
+            told = row["metadata"] if isinstance(row["metadata"], dict) else {}
+            size, seen = told.get("size"), told.get("checkpoints")
+            if isinstance(size, int) and isinstance(seen, int):
+                self._counted.append((size, seen))
+        self._counted.sort(reverse=True)
+
+    def _require_counted(self, below: int) -> None:
+        """That of the checkpoints of fewer than `below` records none is gone that an earlier examination saw."""
+        while self._counted and self._counted[-1][0] < below:
+            size, seen = self._counted.pop()
+            if self.checkpoints < seen:
+                what = f"{seen} checkpoints of up to {size} records were there when the log was examined before"
+                raise _FoundError(what, position=max(size - 1, 0), says=str(self.checkpoints), expected=str(seen))
 
     async def fetch(self, first: int, end: int) -> _Page:
         """The rows from `first` on, as many as a page holds, and what they are held against."""
@@ -351,6 +372,7 @@ class _Walk:
 
     def _check_checkpoint(self, row: Any) -> None:
         size, root = row["size"], self.tree.root()
+        self._require_counted(size)
         self._check_note(row)
         self.checkpoints += 1
         if row["root"] != root:

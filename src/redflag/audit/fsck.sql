@@ -22,6 +22,11 @@ SELECT size, root, note FROM audit_checkpoints WHERE size > :after AND size <= :
 -- The first checkpoint of a size that the log does not have.
 SELECT size, root, note FROM audit_checkpoints WHERE size < 0 OR size > :size ORDER BY size DESC LIMIT 1;
 
+-- name: counted
+-- How many checkpoints of up to how many records earlier examinations saw, as their records in the log say.
+SELECT u.metadata FROM update_logs u JOIN audit_entries e ON e.record_id = u.id AND e.recorded_at = u.created_at
+WHERE u.action = 'fsck' AND u.kind = 'service' AND u.result = 'success' AND starts_with(u.actor, 'service:fsck@');
+
 -- name: erasures
 -- What the records of erasures name, and whether each has a position in the log. Odd ones are found out by their own leaves.
 SELECT a.record_id, e.position IS NOT NULL AS placed, ARRAY(SELECT jsonb_array_elements_text(

@@ -15,7 +15,7 @@ from databases import connection
 from integration.audit.evidence import Place, place
 from integration.commands.helpers import make_agent
 from redflag.audit import actor as actors
-from redflag.audit import canonical, cosignatures, fsck
+from redflag.audit import canonical, cosignatures, events, fsck, sequencer
 from redflag.audit.checkpoint import COSIGNATURE, DASH, Verifier
 from redflag.commands import queue, replay, results
 from redflag.database.embedded import EmbeddedDatabase
@@ -209,6 +209,28 @@ async def test_a_record_that_waits_for_a_position_and_can_have_none_is_named(her
         assert why in finding.what
         assert finding.record_id == str(added)
         await undone.rollback()
+
+
+@pytest.mark.parametrize(
+    ("newest", "less", "seen", "missed"),
+    [(False, 0, 1, False), (False, 0, 2, True), (True, 0, 2, False), (True, 1, 2, True), (True, 0, 3, True)],
+)
+async def test_a_checkpoint_that_an_earlier_fsck_saw_and_is_gone_is_missed(here, newest, less, seen, missed):
+    """The record of that examination, which is in the log, says how many of up to so many records there were."""
+    async with here.pool.acquire() as server:
+        undone = server.transaction()
+        await undone.start()
+        sizes = await server.fetchrow("SELECT min(size), max(size) FROM audit_checkpoints")
+        told = {"size": sizes[newest] - less, "checkpoints": seen}
+        await events.record(server, actors.service("fsck", "host"), kind="service", action="fsck", **told)
+        waits = (await fsck.examine(server, here.signer.verifier)).finding
+        await sequencer.sequence(server)
+        await sequencer.integrate(server)
+        finding = (await fsck.examine(server, here.signer.verifier)).finding
+        await undone.rollback()
+    assert waits is None
+    assert (finding is not None) == missed
+    assert finding is None or "were there when the log was examined before" in finding.what
 
 
 @pytest_asyncio.fixture
