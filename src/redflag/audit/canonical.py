@@ -198,12 +198,12 @@ def leaf_of_columns(columns: tuple[Any, ...]) -> bytes:
     return _written(columns, commitments)
 
 
-def _committed(salted: bytes, field: bytes, value: bytes) -> str:
-    """`commit` under `salt_of`, in one."""
-    return _base64(_sha256(_COMMITMENT + _sha256(salted + field).digest() + value).digest(), newline=False).decode()
+def _committed(salted: bytes, field: bytes, value: bytes) -> bytes:
+    """`commit` under `salt_of`, in one; the encoder spells it in base64."""
+    return _sha256(_COMMITMENT + _sha256(salted + field).digest() + value).digest()
 
 
-def _written(columns: tuple[Any, ...], commitments: dict[str, str]) -> bytes:
+def _written(columns: tuple[Any, ...], commitments: Mapping[str, str | bytes]) -> bytes:
     """The leaf of a record's columns with sorted commitments: the encoder spells identifiers and times as §3 of the specification asks."""
     (
         actor, _, _, _, _, _, _, number, kind, created_at, executed_at, command_id, agent_id, version, command_type,
