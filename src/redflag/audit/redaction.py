@@ -91,6 +91,11 @@ def add_patterns(patterns: list[str]) -> None:
             _active.append(compiled)
 
 
+def patterns() -> list[str]:
+    """All that is taken for a secret, as regular expressions."""
+    return [compiled.pattern for compiled, *_ in _active]
+
+
 def text(value: str) -> str:
     """The text without secrets and without NUL bytes."""
     value = value.replace("\x00", "\ufffd")

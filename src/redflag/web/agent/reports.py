@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from redflag.commands.results import Report
 from redflag.commands.states import Status
 from redflag.fleet import agents, presence
 from redflag.updates import dependencies, inventory
 from redflag.web.agent import wire
 
-MOST_UPDATES = 20_000
+
+class _Scan(msgspec.Struct):
+    """A scan's report, but for its packages, which are read only if they say something new."""
+
+    updates: msgspec.Raw = msgspec.Raw(b"[]")
+    package_types: Any = None
+    command_id: Any = None
+
+
+_SCAN = msgspec.json.Decoder(_Scan)
 
 
 async def logs(call: wire.Call) -> dict[str, Any]:
@@ -55,16 +66,21 @@ async def logs(call: wire.Call) -> dict[str, Any]:
 
 async def updates(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/updates: what a scan found. What is wrong with one item is told; the others are kept."""
-    body = call.body()
-    package_types = [one for one in wire.sequence(body, "package_types", 50) if isinstance(one, str)]
-    command_id = body.get("command_id")
+    try:
+        scan = _SCAN.decode(call.content or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        call.body()  # says what is wrong with it
+        raise
+    told = bytes(scan.updates)
+    package_types = wire.sequence({"package_types": scan.package_types}, "package_types", 50)
+    command_id = scan.command_id
     async with call.here.pool.acquire() as connection:
         reported = await inventory.report(
             connection,
             call.actor,
             call.agent_id,
-            wire.sequence(body, "updates", MOST_UPDATES),
-            package_types,
+            b"[]" if told == b"null" else told,
+            [one for one in package_types if isinstance(one, str)],
             wire.identifier(command_id, "command_id") if command_id else None,
         )
     return {
