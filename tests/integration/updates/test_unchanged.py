@@ -159,6 +159,6 @@ async def test_an_agent_that_was_removed_is_told_so_for_the_same_scan(machine: A
 
 async def test_what_is_taken_for_a_secret_is_part_of_what_makes_a_scan_the_same(monkeypatch: Any) -> None:
     before = unchanged.digest(b"[]", ["apt"])
-    monkeypatch.setattr(redaction, "_active", list(redaction._active))
+    monkeypatch.setattr(redaction, "_of_site", [])
     redaction.add_patterns(["hunter[0-9]"])
     assert unchanged.digest(b"[]", ["apt"]) != before
