@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import uuid
 from typing import Any
@@ -139,3 +140,18 @@ async def test_a_body_that_comes_after_its_head_is_waited_for(enrol, base_url):
     writer.write(body)
     assert (await asyncio.wait_for(reader.read(65_536), 20)).startswith(b"HTTP/1.1 200 OK")
     writer.close()
+
+
+async def test_what_was_answered_is_freed_without_the_collector_of_garbage(enrol, base_url):
+    agent = await enrol()
+    await agent.check_in()
+    gc.collect()
+    gc.disable()
+    try:
+        answers, _ = await _said(base_url, *[_request(agent)] * 20)
+        left = sum(type(one).__name__ == "RequestResponseCycle" for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(answers) == 20
+    # The last one of each open connection is there still
+    assert left < 10

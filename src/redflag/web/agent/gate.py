@@ -40,11 +40,12 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and self.context is not None:
+        # Taken out, because it leads back to the scope: whatever leads back to itself only the collector of garbage frees
+        exchange: Exchange | None = scope.pop(EXCHANGE, None)
+        if scope["type"] == "http" and exchange is not None and self.context is not None:
             path: str = scope["path"]
             caller = CALLS.get((scope["method"], path[_NAME])) if path.startswith(_BEFORE) else None
-            exchange: Exchange | None = scope.get(EXCHANGE)
-            if caller is not None and exchange is not None and path[_AGENT.stop] == "/":
+            if caller is not None and path[_AGENT.stop] == "/":
                 body = exchange.body()
                 agent_id = _known(self.context, scope["headers"], path[_AGENT])
                 if agent_id is not None and body is not None and len(body) <= SMALL:
