@@ -20,6 +20,7 @@ from redflag.access.roles import Role
 from redflag.audit import actor as actors
 from redflag.settings import Settings
 from redflag.web.app import make_app
+from redflag.web.connections import Connection
 
 migrated, dsn_owner, dsn_server, owner, server, pool = own_database("web")
 
@@ -41,7 +42,7 @@ async def base_url(migrated: None, dsn_server: str, tmp_path_factory: pytest.Tem
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(settings, dsn_server), log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=5
+            make_app(settings, dsn_server), http=Connection, log_level="warning", timeout_graceful_shutdown=5
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listening]))
