@@ -123,6 +123,14 @@ async def deliver(connection: Any, asking: Sequence[Asking]) -> dict[uuid.UUID, 
     return handed_out
 
 
+async def received(connection: Any, held: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
+    """Notes what agents say they hold: pairs of agent and command. Returns those commands that are live."""
+    rows = await sql.received.all(
+        connection, agents=[agent_id for agent_id, _ in held], commands=[command_id for _, command_id in held]
+    )
+    return {row["id"] for row in rows}
+
+
 async def acknowledge(
     connection: Any, actor: Actor, agent_id: uuid.UUID, progress: Progress
 ) -> tuple[dict[uuid.UUID, float], list[uuid.UUID]]:

@@ -29,6 +29,20 @@ WHERE c.id = picked.id AND c.status = ANY ('{pending,sent}')
 RETURNING c.id, c.agent_id, c.command_type, c.params, c.created_at, c.version,
   extract(epoch FROM c.sent_at + c.execution_timeout - clock_timestamp())::double precision AS remaining_seconds;
 
+-- name: received
+-- What agents that come by say they hold. Tells which of it is live; only what was not acknowledged before is written.
+WITH named AS MATERIALIZED (
+  SELECT c.id, c.status = 'sent' AND c.acknowledged_at IS NULL AS fresh
+  FROM unnest(:agents::uuid[], :commands::uuid[]) AS held (agent_id, id) JOIN agent_commands c USING (agent_id, id)
+  WHERE c.next_deadline_at > now() AND c.sent_at IS NOT NULL
+), locked AS MATERIALIZED (
+  SELECT id FROM agent_commands WHERE id IN (SELECT id FROM named WHERE fresh) ORDER BY id FOR UPDATE
+), noted AS (
+  UPDATE agent_commands c SET acknowledged_at = now()
+  FROM locked WHERE c.id = locked.id AND c.status = 'sent' AND c.acknowledged_at IS NULL
+)
+SELECT id FROM named;
+
 -- name: acknowledge
 -- What an agent says it holds: received, running, or still running. Tells which of them are live, and for how long.
 WITH named AS (

@@ -95,7 +95,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             settings,
             connections,
             Authenticator(connections),
-            CheckIns(connections),
+            CheckIns(connections, processes=settings.workers),
             Reports(connections),
             Holds(connections),
             Sweeper(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from redflag.audit import redaction
 from redflag.audit.actor import Actor, agent, user
 from redflag.commands import queue
 from redflag.commands.results import Outcome, Report
@@ -53,7 +54,9 @@ class Machine:
     async def report(self, items: list[Any], *types: str, command_id: uuid.UUID | None = None) -> Reported:
         """Posts what a scan found."""
         async with self.pool.acquire() as connection:
-            return await inventory.report(connection, self.actor, self.id, items, list(types), command_id)
+            return await inventory.report(
+                connection, self.actor, self.id, redaction.encode(items), list(types), command_id
+            )
 
     async def scan(self, items: list[Any], *types: str) -> Reported:
         """A whole scan: enqueued if none waits, handed out, reported and ended. Its log comes first, as RedFlag's agents have it."""
