@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from redflag.web.dashboard import (
+    agent,
     agents,
     assets,
     commands,
+    enrol,
     entrance,
     errors,
     history,
@@ -18,7 +20,7 @@ from redflag.web.dashboard import (
     updates,
 )
 
-ROOMS = (overview, agents, updates, commands, history, timeouts, settings, entrance, live, assets)
+ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, settings, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:
