@@ -15,12 +15,13 @@ from redflag.web.dashboard import (
     history,
     live,
     overview,
-    settings,
     timeouts,
     updates,
 )
+from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
-ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, settings, entrance, live, assets)
+SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
+ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:
