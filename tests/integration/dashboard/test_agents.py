@@ -116,7 +116,7 @@ async def test_every_order_pages_through_all_of_them_once(admin, enrol, pool, so
         more = re.search(r'href="([^"]+)" rel="next"', text)
         path = html.unescape(more[1]) if more else ""
     ids = [agent.id for agent in made]
-    # Whoever never came by is last, however it is ordered
+    # Whoever not come by yet is last, however it is ordered
     heard = [ids[number] for number in (3, 1, 4, 0)]
     assert seen == {
         "name": ids, "-name": ids[::-1], "enrolled": ids, "-enrolled": ids[::-1],
@@ -309,7 +309,7 @@ async def test_a_host_arrives_on_the_page_and_is_scanned_as_it_comes(admin, nobo
     assert "1 host has arrived" in await admin.region(path, "came")
     arrived = await admin.region(path, "arrived")
     assert "arrives-here" in arrived
-    assert "never came by" in arrived
+    assert "not come by yet" in arrived
     (command,) = (await agent.check_in())["commands"]
     assert command["type"] == "scan_updates"
     assert "handed out" in await admin.region(path, "arrived")
