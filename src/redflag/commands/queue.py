@@ -211,3 +211,27 @@ async def list_commands(
         limit=min(limit, LIST_LIMIT),
     )
     return [dict(row) for row in rows]
+
+
+async def of_agent(
+    connection: Any, agent_id: uuid.UUID, *, live: int = 50, ended: int = 10
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What an agent has to do, the oldest first; and the last of what has ended, the newest first."""
+    rows = [
+        dict(row) for row in await sql.of_agent.all(connection, agent_id=agent_id, most_live=live, most_ended=ended)
+    ]
+    return [row for row in rows if row["next_deadline_at"]], [row for row in rows if not row["next_deadline_at"]]
+
+
+async def live_of_agents(connection: Any, agents: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """How many live commands each of these agents has; agents without any are left out."""
+    rows = await sql.live_of_agents.all(connection, agents=list(agents))
+    return {row["agent_id"]: row["commands"] for row in rows}
+
+
+async def newest_of_agents(
+    connection: Any, agents: Sequence[uuid.UUID], command_type: str
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """The newest command of a type of each of these agents; agents without one are left out."""
+    rows = await sql.newest_of_agents.all(connection, agents=list(agents), command_type=command_type)
+    return {row["agent_id"]: dict(row) for row in rows}

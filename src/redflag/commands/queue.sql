@@ -98,6 +98,25 @@ WHERE (:agent_id::uuid IS NULL OR c.agent_id = :agent_id)
   AND (:before_at::timestamptz IS NULL OR (c.created_at, c.id) < (:before_at, :before_id::uuid))
 ORDER BY c.created_at DESC, c.id DESC LIMIT :limit;
 
+-- name: of_agent
+-- What an agent has to do, the oldest first, and what of it has ended, the last one first.
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL ORDER BY created_at, id LIMIT :most_live)
+UNION ALL
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NULL ORDER BY created_at DESC, id DESC LIMIT :most_ended);
+
+-- name: live_of_agents
+-- How many commands each of these agents has to do; agents without any are left out.
+SELECT agent_id, count(*) AS commands FROM agent_commands WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at IS NOT NULL GROUP BY agent_id;
+
+-- name: newest_of_agents
+-- The newest command of a type of each of these agents.
+SELECT c.* FROM unnest(:agents::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+  SELECT id, agent_id, status, created_at, completed_at FROM agent_commands
+  WHERE agent_id = asked.id AND command_type = :command_type ORDER BY created_at DESC, id DESC LIMIT 1
+) AS c;
+
 -- name: counts
 -- How many commands are live, by state. What has ended is counted by its records.
 SELECT status, count(*) AS commands FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;

@@ -6,6 +6,7 @@ Reads only. Pages are found by position, never by counting, so that all cost the
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from redflag.commands.history import decode_cursor, encode_cursor
@@ -107,6 +108,25 @@ async def counts(connection: Any, *, agent_id: uuid.UUID | None = None) -> dict[
         if row["status"] in OPEN:
             by_severity[row["severity"]] = by_severity.get(row["severity"], 0) + row["updates"]
     return {"by_status": by_status, "by_severity": by_severity}
+
+
+async def open_of_agents(connection: Any, agents: Sequence[uuid.UUID]) -> dict[uuid.UUID, dict[Severity, int]]:
+    """How many open updates each of these agents has, by severity, the worst first; agents without any are left out."""
+    rows = await sql.open_of_agents.all(connection, agents=list(agents), open=list(OPEN))
+    found: dict[uuid.UUID, dict[Severity, int]] = {}
+    for severity in reversed(Severity):
+        for row in rows:
+            if row["severity"] == severity:
+                found.setdefault(row["agent_id"], {})[severity] = row["updates"]
+    return found
+
+
+async def worst_of_agent(connection: Any, agent_id: uuid.UUID, limit: int = 10) -> list[dict[str, Any]]:
+    """The open updates of an agent, the worst first."""
+    rows = await sql.worst_of_agent.all(
+        connection, agent_id=agent_id, open=list(OPEN), severities=list(Severity), limit=limit
+    )
+    return [dict(row) for row in rows]
 
 
 def _pattern(text: str | None) -> str | None:

@@ -58,3 +58,14 @@ SELECT u.status, u.severity, count(*) AS updates
 FROM updates u JOIN agents a ON a.id = u.agent_id AND a.removed_at IS NULL
 WHERE :agent_id::uuid IS NULL OR u.agent_id = :agent_id
 GROUP BY u.status, u.severity;
+
+-- name: open_of_agents
+-- How many updates of each of these agents still ask for something, by severity.
+SELECT agent_id, severity, count(*) AS updates FROM updates
+WHERE agent_id = ANY (:agents::uuid[]) AND status = ANY (:open::text[]) GROUP BY agent_id, severity;
+
+-- name: worst_of_agent
+-- The updates of an agent that still ask for something, the worst first. Severities come from least to most.
+SELECT id, package_type, package_name, current_version, available_version, severity, status FROM updates
+WHERE agent_id = :agent_id AND status = ANY (:open::text[])
+ORDER BY array_position(:severities::text[], severity) DESC, package_name, package_type LIMIT :limit;

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from redflag.web.dashboard import (
+    agent,
     agents,
     assets,
     commands,
+    enrol,
     entrance,
     errors,
     history,
@@ -19,7 +21,7 @@ from redflag.web.dashboard import (
 from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
-ROOMS = (overview, agents, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
+ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:

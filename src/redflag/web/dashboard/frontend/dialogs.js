@@ -27,7 +27,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const { successful, elt, requestConfig } = event.detail;
   if (successful && requestConfig?.verb !== "get" && elt.matches("form[data-closes-dialog]")) {
     elt.closest("dialog")?.close();
-    elt.reset();
+    // A form that changes what is there keeps what was typed: that is how it is now
+    if (elt.dataset.closesDialog !== "keep") elt.reset();
   }
 });
 
