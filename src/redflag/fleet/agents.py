@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import enum
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from redflag.access import agent_tokens
@@ -70,6 +71,16 @@ async def list_agents(
         connection, text=pattern, tag=tag, removed=removed, after_at=at, after_id=one, limit=min(limit, LIST_LIMIT)
     )
     return [dict(row) for row in rows]
+
+
+async def tagged(connection: Any, tag: str, *, limit: int) -> list[uuid.UUID]:
+    """The ids of the agents that have a tag, up to so many."""
+    return [row["id"] for row in await sql.tagged.all(connection, tag=tag, limit=limit)]
+
+
+async def named(connection: Any, ids: Sequence[uuid.UUID]) -> list[dict[str, Any]]:
+    """Some agents, by what they are called; those that are not there are left out."""
+    return [dict(row) for row in await sql.named.all(connection, ids=list(ids))]
 
 
 async def rename(

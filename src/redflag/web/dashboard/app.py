@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from redflag.web.dashboard import (
     agents,
     assets,
+    command_detail,
+    command_new,
     commands,
     entrance,
     errors,
@@ -18,7 +20,9 @@ from redflag.web.dashboard import (
     updates,
 )
 
-ROOMS = (overview, agents, updates, commands, history, timeouts, settings, entrance, live, assets)
+ROOMS = (
+    overview, agents, updates, commands, command_new, command_detail, history, timeouts, settings, entrance, live, assets,
+)  # fmt: skip
 
 
 def add_to(admin: FastAPI) -> None:
