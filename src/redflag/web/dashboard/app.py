@@ -15,14 +15,14 @@ from redflag.web.dashboard import (
     history,
     live,
     overview,
-    settings,
     timeouts,
     updates,
 )
+from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
-ROOMS = (
-    overview, agents, updates, commands, command_new, command_detail, history, timeouts, settings, entrance, live, assets,
-)  # fmt: skip
+COMMANDS = (commands, command_new, command_detail)
+SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
+ROOMS = (overview, agents, updates, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:
