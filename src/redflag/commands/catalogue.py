@@ -141,7 +141,7 @@ def _value(one: Parameter, text: str) -> Any:
     if one.shape == Shape.YES:
         return True
     if one.shape == Shape.MINUTES:
-        if not (text.isascii() and text.isdigit() and one.least <= int(text[:9]) <= one.most):
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and one.least <= int(text) <= one.most):
             raise InvalidInput(f"{one.label}: {text[:50]!r} is no number of minutes", f"Give {one.least} to {one.most}")
         return int(text)
     if one.shape == Shape.NAMES:

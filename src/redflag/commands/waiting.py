@@ -38,7 +38,6 @@ class Facts:
     acknowledged: float | None = None
     progressed: float | None = None
     progress: str = ""
-    started: float | None = None
     seen: float | None = None
     interval: float = 300.0
     late_after: float = 930.0
@@ -119,13 +118,8 @@ def _removed(facts: Facts) -> Why | None:
 def _agent_offline(facts: Facts) -> Why | None:
     if not facts.offline:
         return None
-    if facts.status == Status.RUNNING:
-        return Why(
-            f"was started, but the {facts.gone}" if facts.seen else f"was started, but {facts.gone}", held_up=True
-        )
-    if facts.status == Status.SENT:
-        return Why(f"{_handed_out(facts)}, not heard of since: {facts.gone}", held_up=True)
-    return Why(facts.gone, held_up=True)
+    so_far = {Status.SENT: f"{_handed_out(facts)}; ", Status.RUNNING: "was started; "}.get(facts.status, "")
+    return Why(so_far + facts.gone, held_up=True)
 
 
 def _taken_back(facts: Facts) -> Why | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 import urllib.parse
 import uuid
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import FormData
 
@@ -119,8 +119,8 @@ def _what(form: FormData) -> tuple[str, dict[str, Any]]:
     if not command_type:
         raise InvalidInput("No type is chosen", "Choose one, or type the name of another")
     try:
-        params = json.loads(_text(form, "params") or "{}")
-    except (ValueError, RecursionError) as error:
+        params = msgspec.json.decode(_text(form, "params") or "{}")
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"The parameters are no JSON: {error}", 'Give an object, as {"refresh": true}') from None
     if not isinstance(params, dict):
         raise InvalidInput("The parameters are no JSON object", 'Give one, as {"refresh": true}')
