@@ -129,7 +129,7 @@ async def test_lists_go_on_page_by_page(admin, enrol, pool):
     ids, path = [], f"/commands?agent={agent.id}"
     while path:
         text = await admin.page(path)
-        ids += re.findall(r'name="id" value="([0-9a-f-]{36})"', text)
+        ids += re.findall(r'name="command" value="([0-9a-f-]{36})"', text)
         more = re.search(r'href="(/commands\?[^"]+)" rel="next"', text)
         path = more and more[1].replace("&amp;", "&")
     assert len(ids) == len(set(ids)) == 120
@@ -281,12 +281,12 @@ async def test_many_are_cancelled_and_retried_together_each_with_its_own_record(
     ids = [await enqueue(operator, agent) for _ in range(3)]
     done = await enqueue(operator, agent)
     await operator.act(f"/commands/{done}/cancel")
-    answer = await operator.act("/commands/bulk?act=cancel", id=[*ids, done], reason="all of them")
+    answer = await operator.act("/commands/bulk?act=cancel", command=[*ids, done], reason="all of them")
     assert "3 commands cancelled. 1 other had ended already." in answer.headers["hx-trigger"]
     for one in ids:
         last = (await records(pool, one))[-1]
         assert (last["result"], last["actor"], last["message"]) == ("cancelled", f"user:{operator.name}", "all of them")
-    answer = await operator.act("/commands/bulk?act=retry", id=ids)
+    answer = await operator.act("/commands/bulk?act=retry", command=ids)
     assert "3 new commands enqueued." in answer.headers["hx-trigger"]
     retried = await pool.fetch(
         "SELECT act ->> 'actor' AS who FROM agent_commands WHERE retried_from_id = ANY ($1::uuid[])", ids
@@ -298,12 +298,12 @@ async def test_many_are_cancelled_and_retried_together_each_with_its_own_record(
     ("path", "fields"),
     [
         ("/commands/bulk?act=cancel", {}),
-        ("/commands/bulk?act=cancel", {"id": "nonsense"}),
-        ("/commands/bulk?act=burn", {"id": NOBODY}),
-        ("/commands/bulk", {"id": NOBODY}),
-        ("/commands/bulk?act=retry", {"id": [str(uuid.uuid4()) for _ in range(101)]}),
+        ("/commands/bulk?act=cancel", {"command": "nonsense"}),
+        ("/commands/bulk?act=burn", {"command": NOBODY}),
+        ("/commands/bulk", {"command": NOBODY}),
+        ("/commands/bulk?act=retry", {"command": [str(uuid.UUID(int=number)) for number in range(101)]}),
     ],
-    ids=str,
+    ids=["none chosen", "no id", "no such act", "no act", "too many"],
 )
 async def test_a_form_that_no_page_of_ours_sends_is_refused_in_words(operator, path, fields):
     answer = await operator.act(path, 422, **fields)

@@ -94,7 +94,7 @@ async def bulk(request: Request, visitor: Visitor = enter(Permission.ENQUEUE)) -
     """Cancels, or retries, the commands that were chosen."""
     form = await request.form()
     act = request.query_params.get("act")
-    ids = list(dict.fromkeys(identifier(value) for value in form.getlist("id")))
+    ids = list(dict.fromkeys(identifier(value) for value in form.getlist("command")))
     if not ids:
         raise InvalidInput("No command is chosen", "Tick some in the list")
     if act == "cancel":
