@@ -22,8 +22,8 @@ sql = queries.load(__file__, "listing.sql")
 
 PAGE = 50
 # One look goes over so many commands at the most
-MOST_LOOKED_AT = 20_000
-# Up to so many live commands are looked at all at once
+MOST_LOOKED_AT = 10_000
+# Up to so many live commands are looked at all at once; twice as many if they came to be more just now
 FEW_LIVE = 10_000
 
 
@@ -72,7 +72,7 @@ async def page(
         found = await query.all(connection, live=shown.live, most=MOST_LOOKED_AT, **position, **kind, **of_agent)
     else:
         query = sql.live_of_agent if of_agent else sql.live
-        found = await query.all(connection, **position, **kind, **of_agent)
+        found = await query.all(connection, most=2 * FEW_LIVE, **position, **kind, **of_agent)
     last = found[limit - 1] if len(found) > limit else None
     cut = False
     if looks and last is None:

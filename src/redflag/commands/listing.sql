@@ -1,7 +1,7 @@
 -- name: live
--- Live commands, the newest first, from a position on. For when they are few: all of them are looked at.
+-- Live commands, the newest first, from a position on. For when they are few: all of them are looked at, up to so many.
 WITH live AS MATERIALIZED (
-  SELECT id, created_at, status, command_type FROM agent_commands WHERE next_deadline_at IS NOT NULL
+  SELECT id, created_at, status, command_type FROM agent_commands WHERE next_deadline_at IS NOT NULL ORDER BY next_deadline_at LIMIT :most
 )
 SELECT id, created_at FROM live
 WHERE (:status::text IS NULL OR status = :status) AND (:command_type::text IS NULL OR command_type = :command_type)
@@ -12,6 +12,7 @@ ORDER BY created_at DESC, id DESC LIMIT :limit;
 -- The same of one agent.
 WITH live AS MATERIALIZED (
   SELECT id, created_at, status, command_type FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL
+  ORDER BY created_at DESC, id DESC LIMIT :most
 )
 SELECT id, created_at FROM live
 WHERE (:status::text IS NULL OR status = :status) AND (:command_type::text IS NULL OR command_type = :command_type)

@@ -55,12 +55,14 @@ async def show(
             live=live, status=_status(status), command_type=type.strip() or None, agent_id=chosen["id"] if chosen else None
         )  # fmt: skip
         sums, age = await gathered.on(request.app.state, "live_commands", _counts).value(visitor.pool)
-        total = sum(sums.values())
+        total = None if sums is None else sum(sums.values())
+        # Until they are counted they may be many
+        many = total is None or total > listing.FEW_LIVE
         if agent.strip() and not chosen:
             found = listing.Page([], None)
         else:
             found = await listing.page(
-                connection, shown, cursor=cursor or None, who=visitor.may("read_history"), many_live=total > listing.FEW_LIVE
+                connection, shown, cursor=cursor or None, who=visitor.may("read_history"), many_live=many
             )  # fmt: skip
         expiring = await sweeper.preview(connection, within=EXPIRING_WITHIN, limit=EXPIRING)
     explain(visitor, found.commands)

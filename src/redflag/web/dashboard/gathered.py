@@ -2,7 +2,7 @@
 
 Promises: a sum that is quick is as fresh as a second; one that takes long is asked anew in the background, so that no page waits
 for it, and never takes more than a fiftieth of the database's time. Whoever shows it is told how old it is. If the database
-refuses, the last sum stays, and whoever waits for the first is told the error.
+refuses, the last sum stays.
 """
 
 from __future__ import annotations
@@ -32,27 +32,21 @@ class Gathered(Generic[T]):
         self._took = 0.0
         self._asking: asyncio.Task[None] | None = None
 
-    async def value(self, pool: Any) -> tuple[T, float]:
-        """The sum, and its age in seconds."""
+    async def value(self, pool: Any) -> tuple[T | None, float]:
+        """The sum, and its age in seconds; None where it is being asked for the first time and takes long."""
         if time.monotonic() - self._at > max(FRESH_SECONDS, SHARE * self._took):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._gather(pool))
-            if self._known is None:
-                # Shielded: others wait for the same answer
-                await asyncio.shield(self._asking)
-            elif self._took < QUICK_SECONDS:
+            if self._known is None or self._took < QUICK_SECONDS:
+                # Not cancelled when the time is over, nor with the page: others wait for the same answer
                 await asyncio.wait([self._asking], timeout=QUICK_SECONDS)
-        if self._known is None:
-            raise AssertionError("a sum that failed raises")
-        return self._known, time.monotonic() - self._at
+        return self._known, time.monotonic() - self._at if self._known is not None else 0.0
 
     async def _gather(self, pool: Any) -> None:
         began = time.monotonic()
         try:
             self._known = await self._ask(pool)
-        except Exception as error:
-            if self._known is None:
-                raise
+        except Exception as error:  # the pages say what they know, and the next one asks again
             log.warning("a sum stays as it was: %s: %s", type(error).__name__, error)
         self._at = time.monotonic()
         self._took = self._at - began
