@@ -151,13 +151,20 @@ async def acknowledge(
 
 async def cancel(connection: Any, actor: Actor, command_id: uuid.UUID, reason: str = "") -> dict[str, Any]:
     """Ends a live command. Raises NotFound, or Conflict if it has ended already."""
-    rows = await sql.cancel.all(
-        connection, ids=[command_id], reason=redaction.text(reason) or "cancelled", act=actor.act()
-    )
-    if rows:
-        return dict(rows[0])
+    if ended := await cancel_many(connection, actor, [command_id], reason):
+        return ended[0]
     now = await show(connection, command_id)
     raise Conflict(f"Command {command_id} has ended already: {now['status']}", "Enqueue or retry it instead")
+
+
+async def cancel_many(
+    connection: Any, actor: Actor, ids: Sequence[uuid.UUID], reason: str = ""
+) -> list[dict[str, Any]]:
+    """Ends those of the commands that are live, in one statement; the others stay as they ended. Returns the ones it ended."""
+    rows = await sql.cancel.all(
+        connection, ids=list(ids), reason=redaction.text(reason) or "cancelled", act=actor.act()
+    )
+    return [dict(row) for row in rows]
 
 
 async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[str, Any]:

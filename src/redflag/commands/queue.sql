@@ -67,10 +67,13 @@ SELECT c.id, extract(epoch FROM coalesce(c.sent_at, now()) + c.execution_timeout
 FROM agent_commands c JOIN named USING (id);
 
 -- name: cancel
--- Ends commands that are still live.
-UPDATE agent_commands SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
-WHERE id = ANY (:ids::uuid[]) AND status = ANY ('{pending,sent,running}')
-RETURNING id, agent_id, command_type, status, version;
+-- Ends commands that are still live. They are locked in the order of their ids, as an agent's report locks several.
+WITH named AS MATERIALIZED (
+  SELECT id FROM agent_commands WHERE id = ANY (:ids::uuid[]) ORDER BY id FOR UPDATE
+)
+UPDATE agent_commands c SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
+FROM named WHERE c.id = named.id AND c.status = ANY ('{pending,sent,running}')
+RETURNING c.id, c.agent_id, c.command_type, c.status, c.version;
 
 -- name: cancel_of_agent
 -- Ends all that an agent still had to do; it has been removed.

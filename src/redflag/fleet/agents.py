@@ -78,6 +78,16 @@ async def list_agents(
     return [dict(row) for row in rows]
 
 
+async def tagged(connection: Any, tag: str, *, limit: int) -> list[uuid.UUID]:
+    """The ids of the agents that have a tag, up to so many."""
+    return [row["id"] for row in await sql.tagged.all(connection, tag=tag, limit=limit)]
+
+
+async def named(connection: Any, ids: Sequence[uuid.UUID]) -> list[dict[str, Any]]:
+    """Some agents, by what they are called; those that are not there are left out."""
+    return [dict(row) for row in await sql.named.all(connection, ids=list(ids))]
+
+
 async def rename(
     connection: Any, actor: Actor, agent_id: uuid.UUID, *, name: str | None = None, tags: list[str] | None = None
 ) -> None:

@@ -24,6 +24,17 @@ WHERE (:removed::boolean OR a.removed_at IS NULL)
   AND (:after_at::timestamptz IS NULL OR (a.created_at, a.id) > (:after_at, :after_id::uuid))
 ORDER BY a.created_at, a.id LIMIT :limit;
 
+-- name: tagged
+-- The agents that have a tag, up to so many.
+SELECT id FROM agents WHERE removed_at IS NULL AND :tag::text = ANY (tags) ORDER BY id LIMIT :limit;
+
+-- name: named
+-- Some agents by their ids, as far as they are there.
+SELECT a.id, coalesce(a.name, a.hostname) AS display_name, a.os_type, a.tags, extract(epoch FROM now() - p.last_seen)::double precision AS seconds_since_seen
+FROM agents a LEFT JOIN agent_presence p ON p.agent_id = a.id
+WHERE a.id = ANY (:ids::uuid[]) AND a.removed_at IS NULL
+ORDER BY display_name, a.id;
+
 -- name: rename
 -- What people call it, and how they group it; NULL leaves as it is.
 UPDATE agents SET name = coalesce(:name, name), tags = coalesce(:tags::text[], tags), act = :act

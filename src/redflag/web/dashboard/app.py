@@ -8,6 +8,8 @@ from redflag.web.dashboard import (
     agent,
     agents,
     assets,
+    command_detail,
+    command_new,
     commands,
     enrol,
     entrance,
@@ -20,8 +22,10 @@ from redflag.web.dashboard import (
 )
 from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
+AGENTS = (enrol, agents, agent)
+COMMANDS = (commands, command_new, command_detail)
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
-ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
+ROOMS = (overview, *AGENTS, updates, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:
