@@ -66,7 +66,7 @@ async def test_packages_are_grouped_across_the_fleet(pool: Any, new_machine: Any
         packages = await listing.list_packages(connection, text=name.upper())
         assert packages == [
             {"package_name": name, "package_type": "apt", "agents": 4, "by_status": {"approved": 1, "pending": 3}, "severity": "critical",
-             "versions": ["2.0", "3.0"]}
+             "versions": ["2.0", "3.0"], "cve_list": []}
         ]  # fmt: skip
         assert await listing.list_packages(connection, text=name, after=(name, "apt")) == []
         assert await listing.list_packages(connection, text=name, package_type="dnf") == []

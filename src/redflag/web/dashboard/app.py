@@ -15,10 +15,25 @@ from redflag.web.dashboard import (
     overview,
     settings,
     timeouts,
+    update_batches,
+    update_one,
     updates,
 )
 
-ROOMS = (overview, agents, updates, commands, history, timeouts, settings, entrance, live, assets)
+ROOMS = (
+    overview,
+    agents,
+    updates,
+    update_batches,
+    update_one,
+    commands,
+    history,
+    timeouts,
+    settings,
+    entrance,
+    live,
+    assets,
+)
 
 
 def add_to(admin: FastAPI) -> None:
