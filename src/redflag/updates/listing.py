@@ -83,10 +83,8 @@ async def _of_agent(connection: Any, shown: Filter, after: Any, limit: int) -> l
 
 
 async def _of_fleet(connection: Any, shown: Filter, after: Any, limit: int) -> list[dict[str, Any]]:
-    """Each package that is found has a row at least, so that a page needs no more packages than rows."""
-    here = [(after["package_name"], after["package_type"])] if after["agent_id"] else []
-    keys = here + await packages.find(connection, shown, after=here[0] if here else None, limit=limit + 1)
-    return await packages.updates_of(connection, keys, shown, after=after["agent_id"], limit=limit + 1)
+    here = (after["package_name"], after["package_type"], after["agent_id"])
+    return await packages.updates_after(connection, shown, after=here if after["agent_id"] else None, limit=limit + 1)
 
 
 async def list_packages(

@@ -22,9 +22,9 @@ Key = tuple[str, str]  # name and type, the order in which packages are listed
 
 MOST_PACKAGES = 1_000
 # Groups are counted so far on a page; where there are more, it says so
-COUNTED = 1_000
+COUNTED = 500
 # Of so many updates of each group a page reads the versions and CVEs
-SAMPLE = 50
+SAMPLE = 10
 _ALL = 2**31 - 1
 
 
@@ -54,7 +54,7 @@ def pattern(text: str | None) -> str | None:
 async def find(connection: Any, shown: Filter, *, after: Key | None = None, limit: int = 100) -> list[Key]:
     """The next packages that have updates which match, in the order of their names. `agent_id` is not looked at."""
     name, kind = after or (None, None)
-    groups = {"statuses": list(shown.statuses), "severities": list(shown.severities)}
+    groups = _groups(shown)
     if shown.text or shown.package_type:
         rows = await sql.find_packages.all(
             connection,
@@ -99,8 +99,7 @@ async def summaries(
     }
     rows = await sql.groups.all(
         connection,
-        names=[name for name, _ in keys],
-        types=[kind for _, kind in keys],
+        **_packages(keys),
         all_statuses=list(Status),
         statuses=sorted(among),
         severities=list(Severity),
@@ -125,21 +124,28 @@ async def updates_of(
     connection: Any, keys: Sequence[Key], shown: Filter, *, after: uuid.UUID | None = None, limit: int
 ) -> list[dict[str, Any]]:
     """Updates of these packages that match, by package and agent; `after`: of the first package only those of later agents."""
-    rows = await sql.updates_of.all(
-        connection,
-        names=[name for name, _ in keys],
-        types=[kind for _, kind in keys],
-        statuses=list(shown.statuses),
-        severities=list(shown.severities),
-        after_agent=after,
-        limit=limit,
+    places = await sql.keys_of.all(connection, after_agent=after, limit=limit, **_packages(keys), **_groups(shown))
+    return [dict(row) for row in await sql.updates_at.all(connection, **_places(places))]
+
+
+async def updates_after(
+    connection: Any, shown: Filter, *, after: tuple[str, str, uuid.UUID] | None = None, limit: int
+) -> list[dict[str, Any]]:
+    """The next updates across the fleet that match, by package and agent. `agent_id` is not looked at."""
+    name, kind, agent = after or (None, None, None)
+    if shown.text or shown.package_type:
+        # Each package that is found has an update at least, so that a page needs no more packages than updates
+        here = [after[:2]] if after else []
+        keys = here + await find(connection, shown, after=here[0] if here else None, limit=limit)
+        return await updates_of(connection, keys, shown, after=agent, limit=limit)
+    places = await sql.next_keys.all(
+        connection, after_name=name, after_type=kind, after_agent=agent, limit=limit, **_groups(shown)
     )
-    return [dict(row) for row in rows]
+    return [dict(row) for row in await sql.updates_at.all(connection, **_places(places))]
 
 
 async def matching(connection: Any, shown: Filter, *, keys: Sequence[Key] | None = None, limit: int) -> list[uuid.UUID]:
     """The ids of updates that match, by package and agent, `limit` at the most; `keys`: of these packages only."""
-    groups = {"statuses": list(shown.statuses), "severities": list(shown.severities)}
     if shown.agent_id is not None:
         rows = await sql.ids_on.all(
             connection,
@@ -147,11 +153,31 @@ async def matching(connection: Any, shown: Filter, *, keys: Sequence[Key] | None
             text=shown.pattern,
             package_type=shown.package_type,
             limit=limit,
-            **groups,
+            **_groups(shown),
         )
         return [row["id"] for row in rows]
-    if keys is None:
+    if keys is None and (shown.text or shown.package_type):
         keys = await find(connection, shown, limit=MOST_PACKAGES)
-    names, types = [name for name, _ in keys], [kind for _, kind in keys]
-    rows = await sql.ids_of.all(connection, names=names, types=types, limit=limit, **groups)
-    return [row["id"] for row in rows]
+    if keys is None:
+        places = await sql.next_keys.all(
+            connection, after_name=None, after_type=None, after_agent=None, limit=limit, **_groups(shown)
+        )
+    else:
+        places = await sql.keys_of.all(connection, after_agent=None, limit=limit, **_packages(keys), **_groups(shown))
+    return [row["id"] for row in await sql.ids_at.all(connection, **_places(places))]
+
+
+def _groups(shown: Filter) -> dict[str, Any]:
+    return {"statuses": list(shown.statuses), "severities": list(shown.severities)}
+
+
+def _packages(keys: Sequence[Key]) -> dict[str, Any]:
+    return {"names": [name for name, _ in keys], "types": [kind for _, kind in keys]}
+
+
+def _places(rows: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "names": [row["package_name"] for row in rows],
+        "types": [row["package_type"] for row in rows],
+        "agents": [row["agent_id"] for row in rows],
+    }

@@ -1,7 +1,24 @@
 -- Updates as people look for them: by state and severity across the fleet, in the order of their packages. Lists and counts merge the
--- few groups that there are of these two, so that each costs what it shows. What asked by state alone is served by it as well.
-CREATE INDEX updates_shown ON updates (status, severity, package_name, package_type, agent_id);
+-- few groups that there are of these two, so that each costs what it shows. Those of removed agents are in no list: they are not in the
+-- index either, for which each says of itself that its agent is gone. The index serves what asks by state alone as well.
+ALTER TABLE updates ADD COLUMN agent_removed boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN updates.agent_removed IS 'Whether its agent was removed; follows agents.removed_at by the trigger agents_removed_updates';
+UPDATE updates SET agent_removed = true WHERE agent_id IN (SELECT id FROM agents WHERE removed_at IS NOT NULL);
+CREATE INDEX updates_shown ON updates (status, severity, package_name, package_type, agent_id) WHERE NOT agent_removed;
 DROP INDEX updates_status;
+
+-- The locks are taken in the order of the reports: the agent's own, then its updates by id.
+CREATE FUNCTION agents_removed_updates() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('updates of ' || NEW.id::text, 0));
+  PERFORM FROM updates WHERE agent_id = NEW.id ORDER BY id FOR UPDATE;
+  UPDATE updates SET agent_removed = NEW.removed_at IS NOT NULL
+  WHERE agent_id = NEW.id AND agent_removed <> (NEW.removed_at IS NOT NULL);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER agents_removed_updates AFTER UPDATE ON agents FOR EACH ROW
+  WHEN ((OLD.removed_at IS NULL) <> (NEW.removed_at IS NULL)) EXECUTE FUNCTION agents_removed_updates();
+ALTER TABLE agents ENABLE ALWAYS TRIGGER agents_removed_updates;
 
 -- Updates that somebody works on together, so that what becomes of them is seen in one place. A working set, no record: each decision
 -- has its own, in the transaction of the change.

@@ -66,14 +66,13 @@ async def one_package(request: Request, visitor: Visitor = enter(Permission.READ
     view = said.read({"status": request.query_params.get("status", "") or "all"} | _severity(request))
     shown = packages.Filter(statuses=view.filter.statuses, severities=view.filter.severities)
     after = said.word(request.query_params, "after", 50)
+    later = said.identifier(after, "agent") if after else None
     async with visitor.pool.acquire() as connection, connection.transaction(readonly=True):
         # Of one package all are counted: that is one walk along the index
         summary = (await packages.summaries(connection, [(name, kind)], sample=200))[0]
         if not summary["agents"]:
             raise NotFound(f"No agent has an update of {kind} package {name[:100]!r}", "See the page of updates")
-        found = await packages.updates_of(
-            connection, [(name, kind)], shown, after=said.identifier(after, "agent") if after else None, limit=ROWS + 1
-        )
+        found = await packages.updates_of(connection, [(name, kind)], shown, after=later, limit=ROWS + 1)
     here = view.query(name=name, type=kind)
     return page(
         request,
