@@ -13,13 +13,14 @@ from redflag.web.dashboard import (
     history,
     live,
     overview,
-    settings,
     timeouts,
     update_batches,
     update_one,
     updates,
 )
+from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
+SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
 ROOMS = (
     overview,
     agents,
@@ -29,7 +30,7 @@ ROOMS = (
     commands,
     history,
     timeouts,
-    settings,
+    *SETTINGS,
     entrance,
     live,
     assets,

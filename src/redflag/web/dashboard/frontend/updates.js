@@ -1,5 +1,5 @@
 // What an act would be for: each chosen row says how many updates it stands for ("approve:12 reject:14 "), each button of the
-// bulk bar shows the sum and is off where it is none. With "all that match" chosen the server counts.
+// bulk bar shows the sum and is not there where it is none. With "all that match" chosen the server counts.
 function tell(form) {
   const sums = {};
   let capped = false;
@@ -15,7 +15,7 @@ function tell(form) {
     const number = sums[button.dataset.act] ?? 0;
     const sum = button.querySelector("[data-sum]");
     if (sum) sum.textContent = everything ? "all" : number.toLocaleString() + (capped && number ? "+" : "");
-    button.disabled = !everything && number === 0;
+    button.hidden = !everything && number === 0;
   }
 }
 
