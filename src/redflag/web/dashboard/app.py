@@ -18,6 +18,8 @@ from redflag.web.dashboard import (
     live,
     overview,
     timeouts,
+    update_batches,
+    update_one,
     updates,
 )
 from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
@@ -25,7 +27,8 @@ from redflag.web.dashboard.settings import about, enrolment, forwarders, people,
 AGENTS = (enrol, agents, agent)
 COMMANDS = (commands, command_new, command_detail)
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
-ROOMS = (overview, *AGENTS, updates, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
+UPDATES = (updates, update_batches, update_one)
+ROOMS = (overview, *AGENTS, *UPDATES, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:

@@ -7,6 +7,7 @@ import "./dialogs.js";
 import "./live.js";
 import "./selection.js";
 import "./times.js";
+import "./updates.js";
 import { toast } from "./toasts.js";
 
 // No script and no style that the page's Content-Security-Policy would refuse
