@@ -12,6 +12,7 @@ import uvicorn
 
 from redflag.settings import Settings
 from redflag.web.app import make_app
+from redflag.web.connections import Connection
 
 
 async def serving(dsn: str, var: Path, **more: Any) -> AsyncIterator[str]:
@@ -24,7 +25,7 @@ async def serving(dsn: str, var: Path, **more: Any) -> AsyncIterator[str]:
         max_output=64 * 1024, **more,
     )  # fmt: skip
     server = uvicorn.Server(
-        uvicorn.Config(make_app(settings, dsn), log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=5)
+        uvicorn.Config(make_app(settings, dsn), http=Connection, log_level="warning", timeout_graceful_shutdown=5)
     )
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:

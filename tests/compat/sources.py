@@ -20,6 +20,7 @@ from redflag.imports import source
 from redflag.imports.redflag import Line, Outcome
 from redflag.settings import Settings
 from redflag.web.app import make_app
+from redflag.web.connections import Connection
 
 
 def columns_of(given: Path) -> dict[str, dict[str, tuple[str, bool]]]:
@@ -100,9 +101,7 @@ async def serving(dsn: str, folder: Path) -> AsyncIterator[str]:
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     app = make_app(Settings(port=port, var=folder, replica="tests", enrolment_tries=1000), dsn)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=5)
-    )
+    server = uvicorn.Server(uvicorn.Config(app, http=Connection, log_level="warning", timeout_graceful_shutdown=5))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         assert not task.done(), task

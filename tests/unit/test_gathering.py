@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from redflag.database.gathering import Gathering
+from redflag.database.gathering import FAST, LONG_SECONDS, Gathering
 from redflag.errors import Overloaded
 
 
@@ -47,6 +47,48 @@ async def test_what_came_while_a_batch_was_under_way_is_the_next_batch() -> None
     asked.go.set()
     assert await asyncio.gather(first, *later) == ["A", "B", "C", "D"]
     assert asked.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_second_batch_beside_the_first_is_begun_only_for_enough_calls() -> None:
+    asked = Asked()
+    gathering = Gathering(Pool(), asked, lambda one: one, in_flight=2, worth=3)
+    waiting = [gathering.ask("a")]
+    await asyncio.sleep(0)
+    waiting += [gathering.ask(one) for one in "bc"]
+    await asyncio.sleep(0)
+    assert asked.batches == [["a"]]
+    waiting.append(gathering.ask("d"))
+    await asyncio.sleep(0)
+    assert asked.batches == [["a"], ["b", "c", "d"]]
+    asked.go.set()
+    assert await asyncio.gather(*waiting) == ["A", "B", "C", "D"]
+
+
+async def test_a_batch_that_takes_long_holds_up_nobody() -> None:
+    asked = Asked()
+    gathering = Gathering(Pool(), asked, lambda one: one, in_flight=2, worth=100)
+    slow = gathering.ask("a")
+    # As long as it has to be, or longer
+    await asyncio.sleep(2 * LONG_SECONDS)
+    quick = gathering.ask("b")
+    await asyncio.sleep(0)
+    assert asked.batches == [["a"], ["b"]]
+    asked.go.set()
+    assert await asyncio.gather(slow, quick) == ["A", "B"]
+
+
+async def test_after_a_batch_of_many_the_next_keeps_its_distance_and_single_calls_wait_for_nothing() -> None:
+    asked = Asked()
+    asked.go.set()
+    gathering = Gathering(Pool(), asked, lambda one: one, in_flight=1, pace=3600)
+    for number in range(20):
+        await gathering.ask(f"alone {number}")
+    await asyncio.gather(*[gathering.ask(str(number)) for number in range(FAST)])
+    later = gathering.ask("later")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not later.done()
+    assert [len(batch) for batch in asked.batches] == [1] * 20 + [FAST]
 
 
 async def test_two_of_one_key_are_never_in_one_batch_and_keep_their_order() -> None:

@@ -8,11 +8,13 @@ pinned that key.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 from dataclasses import dataclass
 from typing import Any
 
 import redflag_verify
+from redflag.audit.checkpoint import COSIGNATURE, Verifier
 from redflag.database import queries
 from redflag.errors import InvalidInput
 
@@ -20,6 +22,8 @@ sql = queries.load(__file__, "cosignatures.sql")
 
 # Every verifier accepts 16 signatures at the least (signed-note, "Format"), and one of them is the log's
 MOST_WITNESSES = 15
+# Stored cosignatures that are examined at once
+PAGE = 1000
 # How far a witness's clock and the database's may be apart
 CLOCKS_APART = datetime.timedelta(seconds=60)
 
@@ -101,6 +105,63 @@ async def keep(connection: Any, size: int, cosignature: Cosignature) -> None:
         line=cosignature.line,
         cosigned_at=cosignature.cosigned_at,
     )
+
+
+async def examine(connection: Any) -> tuple[int, str | None]:
+    """Verifies every cosignature that is stored, under the keys of the targets: how many are right, and what is wrong with the next.
+
+    Also wrong is a checkpoint that somebody has and the database has not: one that was cosigned, or sent to a target.
+    """
+    keys = await _keys(connection)
+    seen, after = 0, (-(2**63), "")
+    while True:
+        try:
+            rows = await sql.after.all(connection, size=after[0], witness=after[1], most=PAGE)
+        except (ArithmeticError, ValueError) as error:
+            return seen, f"a cosignature of a checkpoint of more than {after[0]} cannot be read: {error}"
+        for row in rows:
+            if why := _wrong(row, keys):
+                return seen, f"the cosignature of the checkpoint of {row['size']} by {row['witness']} {why}"
+            seen += 1
+        if not rows:
+            break
+        after = (rows[-1]["size"], rows[-1]["witness"])
+    if row := await sql.unsent.one(connection):
+        return seen, f"the {row['kind']} {row['name']} was sent a checkpoint of {row['size']} that is not there"
+    return seen, None
+
+
+async def _keys(connection: Any) -> dict[tuple[str, bytes], Verifier]:
+    found = {}
+    for row in await sql.keys.all(connection):
+        # What is no key verifies nothing
+        with contextlib.suppress(InvalidInput):
+            key = Verifier.parse(row["vkey"])
+            if key.kind == COSIGNATURE:
+                found[key.name, key.id] = key
+    return found
+
+
+def _wrong(row: Any, keys: dict[tuple[str, bytes], Verifier]) -> str | None:
+    """What is wrong with a stored cosignature; None: nothing."""
+    if row["note"] is None:
+        return "is there, and the checkpoint is not"
+    key = keys.get((row["witness"], row["key_id"]))
+    if key is None:
+        return "is by a key that no target has or had"
+    try:
+        opened = redflag_verify.parse_note(f"{row['note']}{row['line']}\n".encode(), "")
+        name, key_id, signature = opened.signatures[-1]
+    except redflag_verify.NotVerified:
+        name, key_id, signature = "", b"", b""
+    if "\n" in row["line"] or (name, key_id, len(signature)) != (key.name, key.id, 72):
+        return "is no signature line of it by that key"
+    told = int.from_bytes(signature[:8], "big")
+    if told != row["cosigned_at"].timestamp():
+        return "is of another time than it says"
+    # The message of tlog-cosignature. By OpenSSL: the verifier's own Ed25519, which accepted it when it was stored, takes milliseconds
+    said = f"cosignature/v1\ntime {told}\n{opened.text}".encode()
+    return None if key.verifies(said, signature[8:]) else "is not what it signed"
 
 
 async def of_checkpoint(connection: Any, size: int) -> list[Any]:

@@ -18,3 +18,18 @@ WHERE c.size > :above::bigint AND starts_with(c.note, (SELECT origin FROM audit_
   THEN (SELECT s.size FROM (SELECT size FROM log_cosignatures ORDER BY size DESC LIMIT 10000) s
         GROUP BY s.size HAVING count(*) >= :quorum::integer ORDER BY s.size DESC LIMIT 1)
   ELSE (SELECT max(size) FROM audit_checkpoints) END;
+
+-- name: keys
+-- The keys of all witnesses that there ever were: a target that was removed keeps its row.
+SELECT vkey FROM log_targets WHERE vkey IS NOT NULL;
+
+-- name: after
+-- Some cosignatures after one, with the note of their checkpoint; NULL: it is gone.
+SELECT s.size, s.witness, s.key_id, s.line, s.cosigned_at, c.note FROM log_cosignatures s LEFT JOIN audit_checkpoints c ON c.size = s.size
+WHERE (s.size, s.witness) > (:size, :witness) ORDER BY s.size, s.witness LIMIT :most;
+
+-- name: unsent
+-- The first target that has a checkpoint which is not there.
+SELECT kind, name, acknowledged_size AS size FROM log_targets t
+WHERE acknowledged_size > 0 AND NOT EXISTS (SELECT FROM audit_checkpoints c WHERE c.size = t.acknowledged_size)
+ORDER BY acknowledged_size, id LIMIT 1;

@@ -1,9 +1,10 @@
 """fsck: reads the whole log and the records that it speaks of, and names the first thing that is wrong.
 
 Every leaf is computed anew from its record; every leaf hash goes into a tree of its own, which must agree with every tile and
-with the root of every checkpoint that was ever signed; every record must have a position or wait for one. A value may be
-missing where an erasure in the log names the record and the field, and nowhere else. Of a log whose beginning was pruned, the
-leaf hashes are taken from the tiles there, and a snapshot in the log must say that it was pruned to this position.
+with the root of every checkpoint that there is, no fewer than an earlier fsck saw; every record must have a position or wait for one
+that it can have; every cosignature must be what its witness signed. A value may be missing where an erasure in the log names the
+record and the field, and nowhere else. Of a log whose beginning was pruned, the leaf hashes are taken from the tiles there, and a
+snapshot in the log must say that it was pruned to this position.
 
 It reads one snapshot of the database, a bounded part at a time, changes nothing, and needs no key but the public one.
 What a replay of the transitions says is `commands.replay`'s matter; `redflag audit fsck` does both.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from redflag.audit import canonical, merkle, origins, sequencer, snapshots, tree
+from redflag.audit import canonical, cosignatures, merkle, origins, sequencer, snapshots, tree
 from redflag.audit.checkpoint import Verifier, open_own
 from redflag.audit.growing import GrowingTree, tiles_ended
 from redflag.database import queries
@@ -31,6 +32,10 @@ sql = queries.load(__file__, "fsck.sql")
 # A page of records has this many, or ends after the one that brings what can be large in it to so many bytes
 CHUNK = 4096
 MOST_BYTES = 32 * 1024 * 1024
+# So many are examined at once before what the database sent of the next page is read
+SLICE = 128
+# The columns of a row that stand before the record's own
+_BEFORE = 4
 # Tiles of pruned leaves that are read at once
 TILES = 64
 
@@ -52,7 +57,7 @@ class Examined:
     """What was looked at, and the first thing that is wrong, if anything is.
 
     `events` are the records that were compared with their leaves, `erased` those of them that lack what an erasure names;
-    `pruned` is the position at which the log begins.
+    `pruned` is the position at which the log begins; `cosignatures` are those of witnesses that were verified.
     """
 
     events: int
@@ -62,6 +67,7 @@ class Examined:
     finding: Finding | None = None
     erased: int = 0
     pruned: int = 0
+    cosignatures: int = 0
 
 
 class _FoundError(Exception):
@@ -90,7 +96,14 @@ async def examine(connection: Any, verifier: Verifier | None, tell: Tell = _tell
     except _FoundError as found:
         finding = found.finding
     return Examined(
-        walk.events, walk.checkpoints, counts["pending"], walk.tree.root(), finding, walk.erased, counts["pruned"]
+        walk.events,
+        walk.checkpoints,
+        counts["pending"],
+        walk.tree.root(),
+        finding,
+        walk.erased,
+        counts["pruned"],
+        walk.cosignatures,
     )
 
 
@@ -148,20 +161,24 @@ class _Walk:
         # What erasures in the log name; and records that are named by erasures which are not in it yet
         self._named: dict[uuid.UUID, set[str]] = {}
         self._named_soon: set[uuid.UUID] = set()
+        # Sizes, and how many checkpoints of up to so many records were seen before; the smallest last
+        self._counted: list[tuple[int, int]] = []
         # The partial tiles of the tree that the database has, once it is as large
         self._ends: dict[tuple[int, int], bytes] | None = None
         self.tree = GrowingTree()
-        self.events = self.checkpoints = self.erased = 0
+        self.events = self.checkpoints = self.erased = self.cosignatures = 0
 
     async def all_of_it(self) -> None:
         """Everything. Raises _FoundError."""
         self._names = await origins.names(self._connection)
         await self.read_erasures()
+        await self._read_counted()
         for row in await sql.checkpoints.all(self._connection, after=-1, upto=0):
             self._check_checkpoint(row)
         await self._pruned_part()
         unfinished = await self._check_beginning()
         await self._kept_part()
+        self._require_counted(self._sequenced + 1)
         if row := await sql.odd_checkpoint.one(self._connection, size=self._sequenced):
             what = f"a checkpoint of {row['size']} records was signed, and the log has {self._sequenced}"
             raise _FoundError(what, position=self._sequenced)
@@ -171,6 +188,13 @@ class _Walk:
         for row in unfinished:
             await self._check_snapshot(row)
         await self._check_odd()
+        if found := await sequencer.unplaceable(self._connection):
+            record_id, why = found
+            what = f"a record waits for a position and can have none, because it cannot be put into a leaf: {why}"
+            raise _FoundError(what, record_id=str(record_id))
+        self.cosignatures, wrong = await cosignatures.examine(self._connection)
+        if wrong is not None:
+            raise _FoundError(wrong)
 
     async def read_erasures(self) -> None:
         """Reads what erasures name; the records that say so are examined at their own positions."""
@@ -179,6 +203,23 @@ class _Walk:
                 self._named.setdefault(row["record_id"], set()).update(row["fields"])
             else:
                 self._named_soon.add(row["record_id"])
+
+    async def _read_counted(self) -> None:
+        """Reads how many checkpoints earlier examinations saw. Their records are examined at their own positions."""
+        for row in await sql.counted.all(self._connection):
+            told = row["metadata"] if isinstance(row["metadata"], dict) else {}
+            size, seen = told.get("size"), told.get("checkpoints")
+            if isinstance(size, int) and isinstance(seen, int):
+                self._counted.append((size, seen))
+        self._counted.sort(reverse=True)
+
+    def _require_counted(self, below: int) -> None:
+        """That of the checkpoints of fewer than `below` records none is gone that an earlier examination saw."""
+        while self._counted and self._counted[-1][0] < below:
+            size, seen = self._counted.pop()
+            if self.checkpoints < seen:
+                what = f"{seen} checkpoints of up to {size} records were there when the log was examined before"
+                raise _FoundError(what, position=max(size - 1, 0), says=str(self.checkpoints), expected=str(seen))
 
     async def fetch(self, first: int, end: int) -> _Page:
         """The rows from `first` on, as many as a page holds, and what they are held against."""
@@ -225,7 +266,12 @@ class _Walk:
                 following = asyncio.ensure_future(self.fetch(first + len(page.rows), total))
                 await asyncio.sleep(0)
             try:
-                self._grow(first, self.check(first, page.rows), page)
+                hashes: list[bytes] = []
+                for begin in range(0, max(len(page.rows), 1), SLICE):
+                    hashes += self.check(first + begin, page.rows[begin : begin + SLICE])
+                    # It waits while nobody reads what it sends
+                    await asyncio.sleep(0)
+                self._grow(first, hashes, page)
             except _FoundError:
                 if following is not None:
                     with contextlib.suppress(Exception):
@@ -240,29 +286,28 @@ class _Walk:
         """The leaf hashes of a page, each of a leaf that is its record's. Raises _FoundError."""
         hashes = []
         position = first
-        named = self._named
+        named, leaf_hash = self._named, merkle.leaf_hash
         for row in rows:
-            leaf = row["leaf"]
-            if row["position"] != position:
+            at, record_id, leaf, salts = row[:_BEFORE]
+            columns = row[_BEFORE:]
+            if at != position:
                 break
             if row["id"] is None:
-                raise _FoundError(
-                    "the record at this position is gone", position=position, record_id=str(row["record_id"])
-                )
+                raise _FoundError("the record at this position is gone", position=position, record_id=str(record_id))
             if row["params"] == "null":
                 raise _FoundError(
                     "the record has a JSON null for its parameters, which is never written", **_place(row)
                 )
-            if row["salt"] is None or row["salts"] is not None or row["record_id"] in named:
+            if salts is not None or row["salt"] is None or record_id in named:
                 self._check_erased(row)
             else:
                 try:
-                    says = canonical.leaf(sequencer.decoded(row))
+                    says = canonical.leaf_of_columns(columns)
                 except Exception as error:  # a record that was altered may be anything
                     raise _FoundError(f"the record cannot be put into a leaf: {error}", **_place(row)) from None
                 if says != leaf:
                     _differs(row, says)
-            hashes.append(merkle.leaf_hash(leaf))
+            hashes.append(leaf_hash(leaf))
             position += 1
         if not rows or position - first < len(rows):
             raise _FoundError("a position of the log is missing", position=position)
@@ -333,6 +378,7 @@ class _Walk:
 
     def _check_checkpoint(self, row: Any) -> None:
         size, root = row["size"], self.tree.root()
+        self._require_counted(size)
         self._check_note(row)
         self.checkpoints += 1
         if row["root"] != root:

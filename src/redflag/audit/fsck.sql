@@ -1,13 +1,15 @@
 -- name: page
 -- Some positions with the records that stand there, until what comes before has :most_bytes; a record that is gone has no id. Lengths are
--- read without the values.
-SELECT position, record_id, leaf, id, kind, created_at, executed_at, command_id, agent_id, version, command_type, action, result, sent_at,
-  completed_at, exit_code, duration_seconds, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, salts
+-- read without the values. Each record is looked up by itself (LATERAL … LIMIT): joined, the planner would read whole months for a page.
+-- The columns end as in canonical.ROW.
+SELECT position, record_id, leaf, salts, actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, id, kind, created_at,
+  executed_at, command_id, agent_id, version, command_type, action, result, sent_at, completed_at, exit_code,
+  duration_seconds
 FROM (
   SELECT e.position, e.record_id, e.leaf, u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
       + coalesce(pg_column_size(u.params), 0) + coalesce(pg_column_size(u.metadata), 0))
     OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-  FROM audit_entries e LEFT JOIN update_logs u ON u.id = e.record_id AND u.created_at = e.recorded_at
+  FROM audit_entries e LEFT JOIN LATERAL (SELECT * FROM update_logs u WHERE u.id = e.record_id AND u.created_at = e.recorded_at LIMIT 1) u ON true
   WHERE e.position >= :first AND e.position < :end
 ) AS found
 WHERE coalesce(bytes_before, 0) < :most_bytes::bigint ORDER BY position;
@@ -19,6 +21,11 @@ SELECT size, root, note FROM audit_checkpoints WHERE size > :after AND size <= :
 -- name: odd_checkpoint
 -- The first checkpoint of a size that the log does not have.
 SELECT size, root, note FROM audit_checkpoints WHERE size < 0 OR size > :size ORDER BY size DESC LIMIT 1;
+
+-- name: counted
+-- How many checkpoints of up to how many records earlier examinations saw, as their records in the log say.
+SELECT u.metadata FROM update_logs u JOIN audit_entries e ON e.record_id = u.id AND e.recorded_at = u.created_at
+WHERE u.action = 'fsck' AND u.kind = 'service' AND u.result = 'success' AND starts_with(u.actor, 'service:fsck@');
 
 -- name: erasures
 -- What the records of erasures name, and whether each has a position in the log. Odd ones are found out by their own leaves.

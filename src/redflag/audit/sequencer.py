@@ -16,7 +16,9 @@ used twice, and says so loudly until the log goes on under a new name (`origins`
 from __future__ import annotations
 
 import asyncio
+import datetime
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,17 +88,36 @@ async def sequence(
         rows = await sql.take.all(connection, batch=batch, most_bytes=most_bytes, passed_over=list(_unreadable))
         if not rows:
             return 0
-        records = []
-        for position, row in enumerate(rows, state["sequenced"]):
-            records.append((position, row["id"], row["created_at"], _leaf(row)))
-            if len(records) % SLICE == 0:
-                await asyncio.sleep(0)
-        # COPY takes three quarters of the time of an INSERT here
+        entries = _Entries(rows, state["sequenced"])
+        # COPY takes three quarters of the time of an INSERT here, and the database stores the first while the last are made
         await connection.copy_records_to_table(
-            "audit_entries", columns=["position", "record_id", "recorded_at", "leaf"], records=records
+            "audit_entries", columns=["position", "record_id", "recorded_at", "leaf"], records=entries
         )
+        if entries.failed is not None:
+            raise entries.failed
         await sql.sequenced.run(connection, sequenced=state["sequenced"] + len(rows))
     return len(rows)
+
+
+class _Entries:
+    """The entries of some records, from a position on. It ends early at one that has no leaf, and `failed` says why."""
+
+    def __init__(self, rows: list[Any], first: int) -> None:
+        self._rows = rows
+        self._first = first
+        self.failed: Conflict | None = None
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, uuid.UUID, datetime.datetime, bytes]]:
+        for done, row in enumerate(self._rows, 1):
+            try:
+                leaf = _leaf(row)
+            except Conflict as error:
+                # Not raised from here: COPY would hand its words to the database's log
+                self.failed = error
+                return
+            yield self._first + done - 1, row["id"], row["created_at"], leaf
+            if done % SLICE == 0:
+                await asyncio.sleep(0)
 
 
 # Records that cannot be put into a leaf: each is passed over from then on, so that it does not stop the others. fsck tells of them
@@ -106,16 +127,44 @@ _unreadable: set[uuid.UUID] = set()
 def _leaf(row: Any) -> bytes:
     """The leaf of a record. Raises Conflict, and remembers the record, when it has none."""
     try:
-        made = canonical.leaf(decoded(row))
-        if len(made) > canonical.LEAF_LIMIT:
-            raise ValueError(f"its leaf has {len(made)} bytes")
+        return fitting_leaf(row)
     except Exception as error:
         _unreadable.add(row["id"])
         why = f"{type(error).__name__}: {error}"[:300]
         raise Conflict(
             f"Record {row['id']} cannot be put into the log, and is passed over: {why}", "Run `redflag audit fsck`"
         ) from error
+
+
+def fitting_leaf(row: Any) -> bytes:
+    """The leaf of a record that is to be put into the log. Raises whatever says why it has none, ValueError when it is too large."""
+    made = canonical.leaf_of_columns(tuple(row))
+    if len(made) > canonical.LEAF_LIMIT:
+        raise ValueError(f"its leaf has {len(made)} bytes")
     return made
+
+
+async def unplaceable(connection: Any) -> tuple[uuid.UUID, str] | None:
+    """The first record that waits for a position and can have none, and why. It reads everything that waits, a bounded part at a time."""
+    after: dict[str, Any] = {"created_at": datetime.datetime.min.replace(tzinfo=datetime.UTC), "id": uuid.UUID(int=0)}
+    most = BATCH
+    while True:
+        try:
+            rows = await sql.waiting.all(connection, **after, most=most, most_bytes=MOST_BYTES)
+        except (ArithmeticError, ValueError) as error:
+            # The database holds times that no calendar has; fewer records, until it is this one
+            if most == 1:
+                return await sql.next_waiting.value(connection, **after), str(error)
+            most //= 2
+            continue
+        if not rows:
+            return None
+        for row in rows:
+            try:
+                fitting_leaf(row)
+            except Exception as error:  # a record that was altered may be anything
+                return row["id"], f"{type(error).__name__}: {error}"[:300]
+        after = {"created_at": rows[-1]["created_at"], "id": rows[-1]["id"]}
 
 
 def decoded(row: Any) -> dict[str, Any]:

@@ -23,23 +23,43 @@ SELECT origin, sequenced, integrated FROM audit_log FOR UPDATE SKIP LOCKED;
 -- name: take
 -- What waits for a position, in the order in which it was recorded, as far as it is committed and nobody else's, and until the
 -- output of what comes before has :most_bytes. Lengths are read without the values, and only what is taken is read whole.
+-- Each record is looked up by itself (LATERAL … LIMIT): joined, the planner would at times read whole months of records for a thousand.
+-- The columns stand as in canonical.ROW.
 WITH oldest AS MATERIALIZED (
-  SELECT created_at, id FROM audit_pending WHERE NOT id = ANY (:passed_over::uuid[])
+  SELECT ctid AS place, created_at, id FROM audit_pending WHERE NOT id = ANY (:passed_over::uuid[])
   ORDER BY created_at, id LIMIT :batch FOR UPDATE SKIP LOCKED
 ), measured AS MATERIALIZED (
-  SELECT u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
+  SELECT o.place, u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
       + coalesce(pg_column_size(u.params), 0) + pg_column_size(u.metadata))
-    OVER (ORDER BY u.created_at, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-  FROM oldest JOIN update_logs u ON u.id = oldest.id AND u.created_at = oldest.created_at
+    OVER (ORDER BY o.created_at, o.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+  FROM oldest o CROSS JOIN LATERAL (SELECT * FROM update_logs u WHERE u.id = o.id AND u.created_at = o.created_at LIMIT 1) u
 ), taken AS (
-  DELETE FROM audit_pending p USING measured m
-  WHERE p.created_at = m.created_at AND p.id = m.id AND coalesce(m.bytes_before, 0) < :most_bytes::bigint
+  -- A row of the outbox is never updated, and these are locked: each is where it was found
+  DELETE FROM audit_pending WHERE ctid = ANY (ARRAY(SELECT place FROM measured WHERE coalesce(bytes_before, 0) < :most_bytes::bigint))
 )
-SELECT u.id, u.kind, u.created_at, u.executed_at, u.command_id, u.agent_id, u.version, u.command_type, u.action, u.result, u.sent_at,
-  u.completed_at, u.exit_code, u.duration_seconds, u.actor, u.message, u.params::text AS params, u.stdout, u.stderr,
-  u.metadata::text AS metadata, u.salt
+SELECT u.actor, u.message, u.params::text AS params, u.stdout, u.stderr, u.metadata::text AS metadata, u.salt, u.id, u.kind, u.created_at,
+  u.executed_at, u.command_id, u.agent_id, u.version, u.command_type, u.action, u.result, u.sent_at, u.completed_at, u.exit_code,
+  u.duration_seconds
 FROM measured u WHERE coalesce(u.bytes_before, 0) < :most_bytes::bigint
 ORDER BY u.created_at, u.id;
+
+-- name: waiting
+-- Some of what waits for a position, after one, until what comes before has :most_bytes. The columns stand as in canonical.ROW.
+SELECT actor, message, params::text AS params, stdout, stderr, metadata::text AS metadata, salt, id, kind, created_at,
+  executed_at, command_id, agent_id, version, command_type, action, result, sent_at, completed_at, exit_code,
+  duration_seconds
+FROM (
+  SELECT u.*, sum(coalesce(octet_length(u.stdout), 0) + coalesce(octet_length(u.stderr), 0) + coalesce(octet_length(u.message), 0)
+      + coalesce(pg_column_size(u.params), 0) + coalesce(pg_column_size(u.metadata), 0))
+    OVER (ORDER BY p.created_at, p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+  FROM (SELECT created_at, id FROM audit_pending WHERE (created_at, id) > (:created_at, :id) ORDER BY created_at, id LIMIT :most) p
+  CROSS JOIN LATERAL (SELECT * FROM update_logs u WHERE u.id = p.id AND u.created_at = p.created_at LIMIT 1) u
+) AS found
+WHERE coalesce(bytes_before, 0) < :most_bytes::bigint ORDER BY created_at, id;
+
+-- name: next_waiting
+-- The next that waits after one.
+SELECT id FROM audit_pending WHERE (created_at, id) > (:created_at, :id) ORDER BY created_at, id LIMIT 1;
 
 -- name: sequenced
 -- How many have a position now.

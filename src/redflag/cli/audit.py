@@ -120,6 +120,7 @@ def fsck(
         "events": examined.events,
         "checkpoints": examined.checkpoints,
         "signatures_checked": verifier is not None,
+        "cosignatures": examined.cosignatures,
         "pending": examined.pending,
         "erased": examined.erased,
         "pruned": examined.pruned,
@@ -138,6 +139,10 @@ def fsck(
     else:
         waiting = f"{examined.pending:,} records wait for their position"
         say(f"{examined.events:,} events and {examined.checkpoints:,} checkpoints in {seconds:.1f} s; {waiting}.")
+        if examined.cosignatures:
+            say(
+                f"{words.count(examined.cosignatures, 'cosignature')} of witnesses verified under the keys of their targets."
+            )
         if examined.erased:
             say(f"{words.count(examined.erased, 'event')} lack what an erasure in the log names, and nothing else.")
         if examined.pruned:

@@ -123,6 +123,14 @@ async def deliver(connection: Any, asking: Sequence[Asking]) -> dict[uuid.UUID, 
     return handed_out
 
 
+async def received(connection: Any, held: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
+    """Notes what agents say they hold: pairs of agent and command. Returns those commands that are live."""
+    rows = await sql.received.all(
+        connection, agents=[agent_id for agent_id, _ in held], commands=[command_id for _, command_id in held]
+    )
+    return {row["id"] for row in rows}
+
+
 async def acknowledge(
     connection: Any, actor: Actor, agent_id: uuid.UUID, progress: Progress
 ) -> tuple[dict[uuid.UUID, float], list[uuid.UUID]]:
@@ -143,13 +151,20 @@ async def acknowledge(
 
 async def cancel(connection: Any, actor: Actor, command_id: uuid.UUID, reason: str = "") -> dict[str, Any]:
     """Ends a live command. Raises NotFound, or Conflict if it has ended already."""
-    rows = await sql.cancel.all(
-        connection, ids=[command_id], reason=redaction.text(reason) or "cancelled", act=actor.act()
-    )
-    if rows:
-        return dict(rows[0])
+    if ended := await cancel_many(connection, actor, [command_id], reason):
+        return ended[0]
     now = await show(connection, command_id)
     raise Conflict(f"Command {command_id} has ended already: {now['status']}", "Enqueue or retry it instead")
+
+
+async def cancel_many(
+    connection: Any, actor: Actor, ids: Sequence[uuid.UUID], reason: str = ""
+) -> list[dict[str, Any]]:
+    """Ends those of the commands that are live, in one statement; the others stay as they ended. Returns the ones it ended."""
+    rows = await sql.cancel.all(
+        connection, ids=list(ids), reason=redaction.text(reason) or "cancelled", act=actor.act()
+    )
+    return [dict(row) for row in rows]
 
 
 async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[str, Any]:
@@ -216,3 +231,27 @@ async def list_commands(
         limit=min(limit, LIST_LIMIT),
     )
     return [dict(row) for row in rows]
+
+
+async def of_agent(
+    connection: Any, agent_id: uuid.UUID, *, live: int = 50, ended: int = 10
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What an agent has to do, the oldest first; and the last of what has ended, the newest first."""
+    rows = [
+        dict(row) for row in await sql.of_agent.all(connection, agent_id=agent_id, most_live=live, most_ended=ended)
+    ]
+    return [row for row in rows if row["next_deadline_at"]], [row for row in rows if not row["next_deadline_at"]]
+
+
+async def live_of_agents(connection: Any, agents: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """How many live commands each of these agents has; agents without any are left out."""
+    rows = await sql.live_of_agents.all(connection, agents=list(agents))
+    return {row["agent_id"]: row["commands"] for row in rows}
+
+
+async def newest_of_agents(
+    connection: Any, agents: Sequence[uuid.UUID], command_type: str
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """The newest command of a type of each of these agents; agents without one are left out."""
+    rows = await sql.newest_of_agents.all(connection, agents=list(agents), command_type=command_type)
+    return {row["agent_id"]: dict(row) for row in rows}

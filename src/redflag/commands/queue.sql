@@ -29,6 +29,20 @@ WHERE c.id = picked.id AND c.status = ANY ('{pending,sent}')
 RETURNING c.id, c.agent_id, c.command_type, c.params, c.created_at, c.version,
   extract(epoch FROM c.sent_at + c.execution_timeout - clock_timestamp())::double precision AS remaining_seconds;
 
+-- name: received
+-- What agents that come by say they hold. Tells which of it is live; only what was not acknowledged before is written.
+WITH named AS MATERIALIZED (
+  SELECT c.id, c.status = 'sent' AND c.acknowledged_at IS NULL AS fresh
+  FROM unnest(:agents::uuid[], :commands::uuid[]) AS held (agent_id, id) JOIN agent_commands c USING (agent_id, id)
+  WHERE c.next_deadline_at > now() AND c.sent_at IS NOT NULL
+), locked AS MATERIALIZED (
+  SELECT id FROM agent_commands WHERE id IN (SELECT id FROM named WHERE fresh) ORDER BY id FOR UPDATE
+), noted AS (
+  UPDATE agent_commands c SET acknowledged_at = now()
+  FROM locked WHERE c.id = locked.id AND c.status = 'sent' AND c.acknowledged_at IS NULL
+)
+SELECT id FROM named;
+
 -- name: acknowledge
 -- What an agent says it holds: received, running, or still running. Tells which of them are live, and for how long.
 WITH named AS (
@@ -53,10 +67,13 @@ SELECT c.id, extract(epoch FROM coalesce(c.sent_at, now()) + c.execution_timeout
 FROM agent_commands c JOIN named USING (id);
 
 -- name: cancel
--- Ends commands that are still live.
-UPDATE agent_commands SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
-WHERE id = ANY (:ids::uuid[]) AND status = ANY ('{pending,sent,running}')
-RETURNING id, agent_id, command_type, status, version;
+-- Ends commands that are still live. They are locked in the order of their ids, as an agent's report locks several.
+WITH named AS MATERIALIZED (
+  SELECT id FROM agent_commands WHERE id = ANY (:ids::uuid[]) ORDER BY id FOR UPDATE
+)
+UPDATE agent_commands c SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
+FROM named WHERE c.id = named.id AND c.status = ANY ('{pending,sent,running}')
+RETURNING c.id, c.agent_id, c.command_type, c.status, c.version;
 
 -- name: cancel_of_agent
 -- Ends all that an agent still had to do; it has been removed.
@@ -83,6 +100,25 @@ WHERE (:agent_id::uuid IS NULL OR c.agent_id = :agent_id)
   AND (NOT :live::boolean OR c.next_deadline_at IS NOT NULL)
   AND (:before_at::timestamptz IS NULL OR (c.created_at, c.id) < (:before_at, :before_id::uuid))
 ORDER BY c.created_at DESC, c.id DESC LIMIT :limit;
+
+-- name: of_agent
+-- What an agent has to do, the oldest first, and what of it has ended, the last one first.
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL ORDER BY created_at, id LIMIT :most_live)
+UNION ALL
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NULL ORDER BY created_at DESC, id DESC LIMIT :most_ended);
+
+-- name: live_of_agents
+-- How many commands each of these agents has to do; agents without any are left out.
+SELECT agent_id, count(*) AS commands FROM agent_commands WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at IS NOT NULL GROUP BY agent_id;
+
+-- name: newest_of_agents
+-- The newest command of a type of each of these agents.
+SELECT c.* FROM unnest(:agents::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+  SELECT id, agent_id, status, created_at, completed_at FROM agent_commands
+  WHERE agent_id = asked.id AND command_type = :command_type ORDER BY created_at DESC, id DESC LIMIT 1
+) AS c;
 
 -- name: counts
 -- How many commands are live, by state, and since when the oldest of each. What has ended is counted by its records.

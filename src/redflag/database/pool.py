@@ -52,14 +52,22 @@ class Connection(asyncpg.Connection):
         return await self._examined(super().fetchval(*args, **kwargs))
 
 
-def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+# What PostgreSQL's binary form of a jsonb begins with: the version of that form
+_VERSION = b"\x01"
+
+
+def _to_jsonb(value: Any) -> bytes:
+    return _VERSION + msgspec.json.encode(value)
+
+
+def _from_jsonb(value: bytes) -> Any:
+    return msgspec.json.decode(memoryview(value)[1:])
 
 
 async def prepare(connection: Any) -> None:
-    """JSON columns come and go as Python values."""
+    """JSON columns come and go as Python values, in binary form: an array of texts is quoted once more, and taken apart again."""
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"
+        "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
     )
 
 

@@ -1,15 +1,14 @@
 """The check-in: an agent says that it is there, and is handed what waits for it.
 
-Two statements at the most: presence, which tells whether anything waits; and the delivery only if something does. What
-arrives together goes to the database together: a batch is what queued while the last one ran, so that nobody waits
-for a window to fill.
+Presence is a statement that tells whether anything waits; a delivery follows only if something does, and an acknowledgement
+only if the agent holds commands. Each kind is gathered by itself: what arrives together goes to the database together, and
+whoever is handed nothing does not wait for the disk that a delivery waits for.
 """
 
 from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,12 @@ from redflag.database.gathering import Gathering
 sql = queries.load(__file__, "presence.sql")
 
 BATCH = 256
+# So many calls are worth a second statement beside one that runs
+WORTH = 64
+WORTH_DELIVERING = 16
+# Several processes share the check-ins and the cores: each would answer every few that come with a statement of their own, and the
+# more processes there are, the more each check-in would cost. Seconds
+PACE_OF_SEVERAL = 0.002
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,28 @@ class Answer:
 
 
 class CheckIns:
-    """The check-ins of one server process, gathered into statements."""
+    """The check-ins of one server process, gathered into statements. `in_flight`: how many of each kind may run at once; `processes`:
+    how many there are beside this one and with it."""
 
-    def __init__(self, pool: Any, *, in_flight: int = 2) -> None:
-        self._gathering = Gathering(pool, _answer, lambda one: one.agent_id, most=BATCH, in_flight=in_flight)
+    def __init__(self, pool: Any, *, in_flight: int = 2, processes: int = 1) -> None:
+        pace = PACE_OF_SEVERAL if processes > 1 else 0.0
+        self._presence = Gathering(pool, _note, _agent, most=BATCH, in_flight=in_flight, worth=WORTH, pace=pace)
+        self._deliveries = Gathering(pool, _hand_out, _agent, most=BATCH, in_flight=in_flight, worth=WORTH_DELIVERING)
+        self._held = Gathering(pool, _acknowledge, _agent, most=BATCH, in_flight=1)
 
-    def check_in(self, one: CheckIn) -> Awaitable[Answer]:
-        """Queues a check-in for the next statement. The answer raises what that statement raised."""
-        return self._gathering.ask(one)
+    async def check_in(self, one: CheckIn) -> Answer:
+        """Takes a check-in in the next statements. Raises what these raised."""
+        seen = await self._presence.ask(one)
+        commands = await self._deliveries.ask(one) if seen["waiting"] and not one.throw_away else []
+        ended = await self._held.ask(one) if one.held else []
+        return Answer(commands, ended, seen["rapid_until"])
 
 
-async def _answer(connection: Any, batch: list[CheckIn]) -> list[Answer]:
+def _agent(one: CheckIn) -> uuid.UUID:
+    return one.agent_id
+
+
+async def _note(connection: Any, batch: list[CheckIn]) -> list[Any]:
     rows = await sql.seen.all(
         connection,
         agents=[one.agent_id for one in batch],
@@ -64,18 +80,15 @@ async def _answer(connection: Any, batch: list[CheckIn]) -> list[Answer]:
         protocols=[one.protocol for one in batch],
     )
     seen = {row["agent_id"]: row for row in rows}
-    asking = [
-        queue.Asking(one.agent_id, one.actor, one.protocol, one.held)
-        for one in sorted(batch, key=lambda one: one.agent_id)
-        if seen[one.agent_id]["waiting"] and not one.throw_away
-    ]
-    handed_out = await queue.deliver(connection, asking) if asking else {}
-    ended: dict[uuid.UUID, list[uuid.UUID]] = {}
-    for one in batch:
-        if one.held:
-            _, gone = await queue.acknowledge(connection, one.actor, one.agent_id, queue.Progress(received=one.held))
-            ended[one.agent_id] = gone
-    return [
-        Answer(handed_out.get(one.agent_id, []), ended.get(one.agent_id, []), seen[one.agent_id]["rapid_until"])
-        for one in batch
-    ]
+    return [seen[one.agent_id] for one in batch]
+
+
+async def _hand_out(connection: Any, batch: list[CheckIn]) -> list[list[dict[str, Any]]]:
+    asking = [queue.Asking(one.agent_id, one.actor, one.protocol, one.held) for one in batch]
+    handed_out = await queue.deliver(connection, asking)
+    return [handed_out[one.agent_id] for one in batch]
+
+
+async def _acknowledge(connection: Any, batch: list[CheckIn]) -> list[list[uuid.UUID]]:
+    live = await queue.received(connection, [(one.agent_id, command) for one in batch for command in one.held])
+    return [[command for command in one.held if command not in live] for one in batch]

@@ -1,15 +1,17 @@
 """The inventory: what an agent's scans find, and what that says about updates that were decided on or installed.
 
 Promises: an item that is wrong never loses the others, is told to the agent and recorded; a row that has not changed is
-not written (but for `last_seen_at`, once an hour); what a person decided survives every scan; an installation counts as
-installed when a scan no longer lists it, and as failed when a scan that began after it still does. Reports of one agent
-are taken one after the other, so none is lost however many come at once. If the database refuses, nothing of the report
-is kept and the error says so; a deadlock is tried again, because RedFlag's agents send a report once.
+not written (but for `last_seen_at`, once an hour), and a report that would change nothing is not even taken apart
+(`unchanged`); what a person decided survives every scan; an installation counts as installed when a scan no longer lists
+it, and as failed when a scan that began after it still does. Reports of one agent are taken one after the other, so none is
+lost however many come at once. If the database refuses, nothing of the report is kept and the error says so; a deadlock is
+tried again, because RedFlag's agents send a report once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import uuid
 from collections.abc import Iterable
@@ -24,6 +26,7 @@ from redflag.audit import events, redaction
 from redflag.audit.actor import Actor
 from redflag.database import queries
 from redflag.errors import InvalidInput, NotFound, RateLimited
+from redflag.updates import unchanged
 from redflag.updates.states import severity_of
 
 sql = queries.load(__file__, "inventory.sql")
@@ -34,7 +37,8 @@ REJECTIONS_AN_HOUR = 6
 METADATA_LIMIT = 16 * 1024
 DESCRIPTION_LIMIT = 4000
 ATTEMPTS = 3
-AT_ONCE = 500
+# Reports with more bytes are examined in a thread
+AT_ONCE = 128 * 1024
 
 Version = Annotated[str, msgspec.Meta(max_length=500)]
 
@@ -53,6 +57,10 @@ class Item(msgspec.Struct):
     repository_source: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     metadata: dict[str, Any] | None = None
+
+
+_ITEMS = msgspec.json.Decoder(list[Item])
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,18 @@ class _Package(msgspec.Struct, frozen=True):
 
 
 class _Cleaner:
-    """Takes secrets out of texts; of those that repeat in a report, as repositories do, once."""
+    """Takes secrets out of texts; of those that repeat in a report, as repositories and names of fields do, once."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        # Names of fields, and whether what stands under them is a secret
+        self._secret: dict[str, bool] = {}
+
+    def _names_a_secret(self, key: str) -> bool:
+        known = self._secret.get(key)
+        if known is None:
+            known = self._secret[key] = redaction.SECRET_KEY.search(key) is not None
+        return known
 
     def text(self, value: str) -> str:
         known = self._known.get(value)
@@ -90,8 +106,10 @@ class _Cleaner:
         return known
 
     def metadata(self, values: dict[str, Any]) -> dict[str, Any]:
+        if not values:
+            return {}
         if all(
-            isinstance(value, str) and len(value) < 200 and not redaction.SECRET_KEY.search(key)
+            isinstance(value, str) and len(value) < 200 and not self._names_a_secret(key)
             for key, value in values.items()
         ):
             return {self.text(key): self.text(value) for key, value in values.items()}
@@ -108,26 +126,27 @@ class _Scan:
     spared: list[tuple[str, str]] = field(default_factory=list)
     complete: set[str] = field(default_factory=set)
     count: int = 0
+    digest: bytes = b""
 
 
 async def report(
     connection: Any,
     actor: Actor,
     agent_id: uuid.UUID,
-    body: list[Any],
+    told: bytes,
     package_types: list[str],
     command_id: uuid.UUID | None,
 ) -> Reported:
-    """Takes a scan's report. `package_types`: what it covers completely; without any, the types that it lists are.
+    """Takes a scan's report: a JSON list. `package_types`: what it covers completely; without any, the types that it lists are.
 
-    Raises InvalidInput for more than 20,000 items and NotFound for an agent that was removed.
+    Raises InvalidInput for what is no list or has more than 20,000 items, and NotFound for an agent that was removed.
     """
-    if len(body) > MOST_ITEMS:
-        raise InvalidInput(f"A report of {len(body)} updates, and {MOST_ITEMS} are the most", "Send several reports")
+    digest = unchanged.digest(told, package_types)
+    if (items := await unchanged.items(connection, agent_id, digest)) is not None:
+        return Reported(items)
     # A large report is examined beside the other work, not before it
-    scan = (
-        examine(body, package_types) if len(body) <= AT_ONCE else await asyncio.to_thread(examine, body, package_types)
-    )
+    read = functools.partial(_read, told, package_types, digest)
+    scan = read() if len(told) <= AT_ONCE else await asyncio.to_thread(read)
     if not scan.packages and not scan.rejected and not scan.complete:
         return Reported(0)
     attempts = 1 if connection.is_in_transaction() else ATTEMPTS
@@ -149,7 +168,7 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
         if await sql.hold_agent.one(connection, agent_id=agent_id) is None:
             raise NotFound(f"No agent {agent_id}", "Register again")
         if keys or scan.complete:
-            await sql.take_report.run(
+            state = await sql.take_report.value(
                 connection,
                 agent_id=agent_id,
                 command_id=command_id,
@@ -162,6 +181,8 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
                 digests=[_digest(item) for item in items],
                 items=[item.decode() for item in items],
             )
+            if state is not None and scan.digest and not scan.rejected:
+                await unchanged.remember(connection, agent_id, scan.digest, scan.count, state)
         if scan.rejected and await _may_be_told(connection, agent_id):
             await events.record(
                 connection,
@@ -175,6 +196,24 @@ async def _take(connection: Any, actor: Actor, agent_id: uuid.UUID, scan: _Scan,
                 count=len(scan.rejected),
                 reasons=scan.rejected[:MOST_REASONS],
             )
+
+
+def _read(told: bytes, package_types: Iterable[str], digest: bytes) -> _Scan:
+    """A report from its text. Raises InvalidInput."""
+    body: list[Any]
+    try:
+        body = _ITEMS.decode(told)
+    except _UNREADABLE:
+        # Something is wrong with one of them, so each is examined by itself
+        try:
+            body = msgspec.json.decode(told, type=list[Any])
+        except _UNREADABLE as error:
+            raise InvalidInput(f"updates is no list: {error}", "Send a JSON list") from None
+    if len(body) > MOST_ITEMS:
+        raise InvalidInput(f"A report of {len(body)} updates, and {MOST_ITEMS} are the most", "Send several reports")
+    scan = examine(body, package_types)
+    scan.digest = digest
+    return scan
 
 
 def examine(body: list[Any], package_types: Iterable[str]) -> _Scan:
@@ -223,12 +262,12 @@ def _digest(item: bytes) -> int:
 
 def _name(told: Any, name: str) -> str | None:
     """The name that a rejected item gives itself, if it could be that of a row."""
-    value = told.get(name) if isinstance(told, dict) else None
+    value = told.get(name) if isinstance(told, dict) else getattr(told, name, None) if isinstance(told, Item) else None
     return value if isinstance(value, str) and value and "\x00" not in value else None
 
 
 def _package(told: Any, cleaner: _Cleaner) -> tuple[tuple[str, str], _Package]:
-    item = msgspec.convert(told, Item)
+    item = told if isinstance(told, Item) else msgspec.convert(told, Item)
     current, available, kb_id = item.current_version or "", item.available_version or "", item.kb_id or ""
     cves = [one for one in item.cve_list or () if one]
     for name, value in (

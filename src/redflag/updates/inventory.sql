@@ -99,18 +99,21 @@ WITH scan AS MATERIALIZED (
     severity text, cve_list text[], kb_id text, repository_source text, size_bytes bigint, metadata jsonb)
   WHERE m.id IS NULL ORDER BY m.package_type, m.package_name
   RETURNING package_type, package_name, current_version, available_version, severity
+), noted AS (
+  INSERT INTO update_versions (agent_id, package_type, package_name, version_from, version_to, severity, event, reason, command_id)
+  SELECT :agent_id, package_type, package_name, was_current, CASE WHEN moved THEN current_version ELSE was_available END, severity, 'installed',
+    CASE WHEN status = ANY ('{installing,unconfirmed}') THEN NULL ELSE 'seen by a scan, not installed from here' END,
+    CASE WHEN status = ANY ('{installing,unconfirmed}') THEN command_id END
+  FROM decided WHERE becomes <> status AND (becomes = 'installed' OR (becomes = 'pending' AND status <> 'installed'))
+  UNION ALL
+  SELECT :agent_id, package_type, package_name, was_current, was_available, severity, 'failed', 'still listed as an update after the installation', command_id
+  FROM decided WHERE becomes = 'failed' AND status <> 'failed'
+  UNION ALL
+  SELECT :agent_id, package_type, package_name, current_version, available_version, severity, 'available', NULL, :command_id
+  FROM decided WHERE listed AND (available_version <> was_available OR (becomes = 'pending' AND status = 'installed'))
+  UNION ALL
+  SELECT :agent_id, package_type, package_name, current_version, available_version, severity, 'available', NULL, :command_id
+  FROM added
 )
-INSERT INTO update_versions (agent_id, package_type, package_name, version_from, version_to, severity, event, reason, command_id)
-SELECT :agent_id, package_type, package_name, was_current, CASE WHEN moved THEN current_version ELSE was_available END, severity, 'installed',
-  CASE WHEN status = ANY ('{installing,unconfirmed}') THEN NULL ELSE 'seen by a scan, not installed from here' END,
-  CASE WHEN status = ANY ('{installing,unconfirmed}') THEN command_id END
-FROM decided WHERE becomes <> status AND (becomes = 'installed' OR (becomes = 'pending' AND status <> 'installed'))
-UNION ALL
-SELECT :agent_id, package_type, package_name, was_current, was_available, severity, 'failed', 'still listed as an update after the installation', command_id
-FROM decided WHERE becomes = 'failed' AND status <> 'failed'
-UNION ALL
-SELECT :agent_id, package_type, package_name, current_version, available_version, severity, 'available', NULL, :command_id
-FROM decided WHERE listed AND (available_version <> was_available OR (becomes = 'pending' AND status = 'installed'))
-UNION ALL
-SELECT :agent_id, package_type, package_name, current_version, available_version, severity, 'available', NULL, :command_id
-FROM added;
+-- Of a scan that touched nothing: the updates as they are, by this statement's own view of them
+SELECT CASE WHEN NOT EXISTS (SELECT FROM met) AND NOT EXISTS (SELECT FROM touched) THEN updates_state(:agent_id) END AS state;

@@ -27,6 +27,7 @@ from redflag.database import migrate, pool
 from redflag.errors import InvalidInput, Overloaded, TooLarge
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.checkpoints import Checkpoints
+from redflag.fleet.finding import Facets
 from redflag.fleet.holds import Holds
 from redflag.publishing.sender import Sender
 from redflag.settings import Settings
@@ -96,7 +97,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             settings,
             connections,
             Authenticator(connections),
-            CheckIns(connections),
+            CheckIns(connections, processes=settings.workers),
             Reports(connections),
             Holds(connections),
             Sweeper(
@@ -113,6 +114,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             Daily(connections, _pruning(settings, database_url)),
             Pulse(connections),
             Summary(connections, settings.check_in_interval),
+            Facets(connections),
         )
         app.state.context = gate.context = context
         admin.state.context = context

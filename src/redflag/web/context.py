@@ -15,6 +15,7 @@ from redflag.audit.memory import Memory
 from redflag.audit.pruning import Daily
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.checkpoints import Checkpoints
+from redflag.fleet.finding import Facets
 from redflag.fleet.holds import Holds
 from redflag.publishing.sender import Sender
 from redflag.settings import Settings
@@ -44,6 +45,7 @@ class Context:
     pruning: Daily
     pulse: Pulse
     summary: Summary
+    facets: Facets
 
 
 def context(request: HTTPConnection) -> Context:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from databases import connection
 from integration.audit.evidence import Place, place
 from integration.commands.helpers import make_agent
 from redflag.audit import actor as actors
-from redflag.audit import canonical, fsck
+from redflag.audit import canonical, cosignatures, events, fsck, sequencer
+from redflag.audit.checkpoint import COSIGNATURE, DASH, Verifier
 from redflag.commands import queue, replay, results
 from redflag.database.embedded import EmbeddedDatabase
 
@@ -179,6 +183,131 @@ async def test_however_little_is_read_at_once_the_same_is_found(here, villain, m
     finding = (await fsck.examine(villain, here.signer.verifier)).finding
     assert finding is not None
     assert finding.what.endswith("message")
+
+
+async def test_a_record_that_waits_for_a_position_and_can_have_none_is_named(here, villain):
+    wait = "INSERT INTO audit_pending (created_at, id) SELECT created_at, id FROM update_logs WHERE id = $1"
+    add = "INSERT INTO update_logs (actor, result, salt, created_at, action) VALUES ('user:x', 'success', $1, $2, $3) RETURNING id"
+    now = await here.now()
+    await villain.execute(wait, await villain.fetchval(add, bytes(32), now, "fits"))
+    examined = await fsck.examine(villain, here.signer.verifier)
+    assert (examined.finding, examined.pending) == (None, 1)
+    for odd, why in (
+        ((None, now, "has no salt"), "TypeError"),
+        ((bytes(32), now, "x" * 9000), "bytes"),
+        ((bytes(32), datetime.datetime.max.replace(tzinfo=datetime.UTC), "is of no year"), "out of range"),
+    ):
+        undone = villain.transaction()
+        await undone.start()
+        added = await villain.fetchval(add, *odd)
+        if odd[2] == "is of no year":
+            await villain.execute("UPDATE update_logs SET executed_at = '30000-01-01' WHERE id = $1", added)
+        await villain.execute(wait, added)
+        finding = (await fsck.examine(villain, here.signer.verifier)).finding
+        assert finding is not None
+        assert "can have none" in finding.what
+        assert why in finding.what
+        assert finding.record_id == str(added)
+        await undone.rollback()
+
+
+@pytest.mark.parametrize(
+    ("newest", "less", "seen", "missed"),
+    [(False, 0, 1, False), (False, 0, 2, True), (True, 0, 2, False), (True, 1, 2, True), (True, 0, 3, True)],
+)
+async def test_a_checkpoint_that_an_earlier_fsck_saw_and_is_gone_is_missed(here, newest, less, seen, missed):
+    """The record of that examination, which is in the log, says how many of up to so many records there were."""
+    async with here.pool.acquire() as server:
+        undone = server.transaction()
+        await undone.start()
+        sizes = await server.fetchrow("SELECT min(size), max(size) FROM audit_checkpoints")
+        told = {"size": sizes[newest] - less, "checkpoints": seen}
+        await events.record(server, actors.service("fsck", "host"), kind="service", action="fsck", **told)
+        waits = (await fsck.examine(server, here.signer.verifier)).finding
+        await sequencer.sequence(server)
+        await sequencer.integrate(server)
+        finding = (await fsck.examine(server, here.signer.verifier)).finding
+        await undone.rollback()
+    assert waits is None
+    assert (finding is not None) == missed
+    assert finding is None or "were there when the log was examined before" in finding.what
+
+
+@pytest_asyncio.fixture
+async def cosigned(villain: Any) -> Any:
+    """Both checkpoints, cosigned by a witness that is a target."""
+    for table in ("log_targets", "log_cosignatures"):
+        await villain.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    private = Ed25519PrivateKey.generate()
+    witness = Verifier("witness.example/w", private.public_key().public_bytes_raw(), COSIGNATURE)
+    await villain.execute(
+        "INSERT INTO log_targets (kind, name, address, vkey, every) VALUES ('witness', 'w', 'http://127.0.0.1:9', $1, '10 s')",
+        witness.vkey(),
+    )
+    for row in await villain.fetch("SELECT * FROM audit_checkpoints"):
+        moment = int(row["published_at"].timestamp())
+        text = row["note"].rpartition("\n\n")[0] + "\n"
+        signature = private.sign(f"cosignature/v1\ntime {moment}\n{text}".encode())
+        line = f"{DASH} {witness.name} {base64.b64encode(witness.id + moment.to_bytes(8, 'big') + signature).decode()}"
+        when = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+        made = cosignatures.Cosignature(witness.name, witness.id, line, when)
+        await cosignatures.keep(villain, row["size"], made)
+    return villain
+
+
+async def test_cosignatures_are_verified_under_the_keys_of_the_targets_though_these_were_removed(here, cosigned):
+    await cosigned.execute("UPDATE log_targets SET removed_at = now()")
+    examined = await fsck.examine(cosigned, here.signer.verifier)
+    assert (examined.finding, examined.cosignatures) == (None, 2)
+
+
+NEWEST = "(SELECT max(size) FROM audit_checkpoints)"
+COSIGNATURES = {
+    "a cosignature is another checkpoint's": (
+        f"UPDATE log_cosignatures SET line = (SELECT line FROM log_cosignatures WHERE size < {NEWEST}),"
+        f" cosigned_at = (SELECT cosigned_at FROM log_cosignatures WHERE size < {NEWEST}) WHERE size = {NEWEST}",
+        "is not what it signed"),
+    "its time is altered": ("UPDATE log_cosignatures SET cosigned_at = cosigned_at + interval '1 second'", "another time"),
+    "its time is none": ("UPDATE log_cosignatures SET cosigned_at = '30000-01-01'", "cannot be read"),
+    "it is given to another witness": ("UPDATE log_cosignatures SET witness = 'witness.example/x'", "no target"),
+    "it is by another key": ("UPDATE log_cosignatures SET key_id = '\\x00000000'", "no target"),
+    "its line is cut": ("UPDATE log_cosignatures SET line = left(line, 40)", "no signature line"),
+    "its line is two": ("UPDATE log_cosignatures SET line = line || chr(10) || line", "no signature line"),
+    "its line is the log's": (
+        "UPDATE log_cosignatures SET line = (SELECT split_part(note, chr(10), 5) FROM audit_checkpoints LIMIT 1)", "no signature line"),
+    "its target is taken away": ("DELETE FROM log_targets", "no target"),
+    "the key of its target is none": ("UPDATE log_targets SET vkey = 'x'", "no target"),
+    "an older checkpoint is taken away": (f"DELETE FROM audit_checkpoints WHERE size < {NEWEST}", "the checkpoint is not"),
+    "it is of a checkpoint that never was": ("UPDATE log_cosignatures SET size = -size", "the checkpoint is not"),
+    "what was sent is taken away, and its cosignature": (
+        f"UPDATE log_targets SET acknowledged_size = (SELECT min(size) FROM audit_checkpoints);"
+        f"DELETE FROM log_cosignatures WHERE size < {NEWEST}; DELETE FROM audit_checkpoints WHERE size < {NEWEST}",
+        "was sent a checkpoint"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tampering", COSIGNATURES)
+async def test_what_is_done_to_cosignatures_and_to_checkpoints_that_others_have_is_found(here, cosigned, tampering):
+    statements, word = COSIGNATURES[tampering]
+    for statement in statements.split(";"):
+        assert (await cosigned.execute(statement)).split()[-1] != "0", "the tampering touched nothing"
+    finding = (await fsck.examine(cosigned, here.signer.verifier)).finding
+    assert finding is not None
+    assert word in finding.what
+
+
+async def test_every_byte_of_a_cosignature_counts(cosigned):
+    line = await cosigned.fetchval("SELECT line FROM log_cosignatures ORDER BY size LIMIT 1")
+    start, _, told = line.rpartition(" ")
+    signed = base64.b64decode(told)
+    for at in range(len(signed)):
+        bits = bytearray(signed)
+        bits[at] ^= 1 << at % 8
+        altered = f"{start} {base64.b64encode(bits).decode()}"
+        await cosigned.execute("UPDATE log_cosignatures SET line = $1 WHERE line = $2", altered, line)
+        assert (await cosignatures.examine(cosigned))[1] is not None, at
+        await cosigned.execute("UPDATE log_cosignatures SET line = $1 WHERE line = $2", line, altered)
+    assert await cosignatures.examine(cosigned) == (2, None)
 
 
 REPLAYED = {

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from databases import connection, connections, make_database
 from redflag.alerts import faults
-from redflag.audit import canonical, merkle, sequencer, tree
+from redflag.audit import canonical, fsck, merkle, sequencer, tree
 from redflag.audit.checkpoint import Signer, Verifier, load_key, open_note
 from redflag.audit.keeper import Keeper
 from redflag.audit.memory import Memory
@@ -287,6 +287,14 @@ async def test_a_record_that_no_leaf_can_hold_stops_no_other_and_is_named(
     check = checks.audit_log(health | {"passed_over": [told]}, None)
     assert check.verdict == checks.Verdict.FAILED
     assert str(odd) in check.found
+
+
+@pytest.mark.parametrize(
+    "query", [sequencer.sql.take, sequencer.sql.waiting, fsck.sql.page], ids=lambda query: query.name
+)
+async def test_rows_end_with_the_columns_in_the_order_in_which_a_leaf_reads_them(owner, query):
+    names = [column.name for column in (await owner.prepare(query.text)).get_attributes()]
+    assert tuple(names[-len(canonical.ROW) :]) == canonical.ROW
 
 
 async def test_how_far_the_log_is_says_what_waits_for_which_step_and_how_long(owner, pool, signer, memory):

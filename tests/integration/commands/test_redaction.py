@@ -115,11 +115,10 @@ def test_redacting_twice_is_redacting_once() -> None:
 
 
 def test_a_sites_own_patterns_are_added_once_and_a_wrong_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_active", list(redaction._active))
-    before = len(redaction._active)
+    monkeypatch.setattr(redaction, "_of_site", [])
     redaction.add_patterns([r"CUST-\d{6}"])
     redaction.add_patterns([r"CUST-\d{6}"])
-    assert len(redaction._active) == before + 1
+    assert len(redaction._of_site) == 1
     assert text("order of CUST-123456") == f"order of {MARK}"
     with pytest.raises(SettingsError, match="REDFLAG_REDACT"):
         redaction.add_patterns(["("])

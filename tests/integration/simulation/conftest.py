@@ -21,6 +21,7 @@ from redflag.access.roles import Role
 from redflag.audit import actor as actors
 from redflag.settings import Settings
 from redflag.web.app import make_app
+from redflag.web.connections import Connection
 from redflag.web.context import Context
 
 migrated, dsn_owner, dsn_server, owner, server, pool = own_database("simulation")
@@ -42,10 +43,10 @@ class Running:
             uvicorn.Config(
                 self._app,
                 lifespan="on",
+                http=Connection,
                 ws="none",
                 loop="uvloop",
                 log_level="warning",
-                timeout_keep_alive=75,
                 timeout_graceful_shutdown=3,
                 **tls,
             )

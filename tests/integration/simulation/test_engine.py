@@ -190,7 +190,7 @@ async def test_agents_whose_tokens_open_nothing_are_counted_with_an_example_and_
 async def test_an_overloaded_server_is_given_the_time_it_asks_for(make, fleet):
     agents = await fleet(60)
     with make() as small:
-        small.context.check_ins._gathering._most_waiting = 1
+        small.context.check_ins._presence._most_waiting = 1
         report = await engine.run(Plan(closed=40, duration=1.5, hourly=0.0), small.url, agents)
     # A connection that was told to come back in five seconds or more asks once in that time
     assert 1 <= report.failures["503"].count <= 40
@@ -199,7 +199,7 @@ async def test_an_overloaded_server_is_given_the_time_it_asks_for(make, fleet):
 
 async def test_a_stall_is_measured_from_when_each_check_in_was_due(running, fleet):
     agents = await fleet(20)
-    gathering = running.context.check_ins._gathering
+    gathering = running.context.check_ins._presence
     real, stalled = gathering._answer, asyncio.Event()
 
     async def stall(connection: Any, batch: list[Any]) -> list[Any]:
@@ -213,12 +213,12 @@ async def test_a_stall_is_measured_from_when_each_check_in_was_due(running, flee
             tell_once.append(stalled.set())
 
     tell_once: list[None] = []
-    gathering._answer, gathering._free = stall, 1
+    gathering._answer, gathering._in_flight = stall, 1
     try:
         plan = Plan(interval=0.2, duration=3.0, **QUICK)
         report = await engine.run(plan, running.url, agents, tell=lambda now: None if tell_once else tell(now))
     finally:
-        gathering._answer, gathering._free = real, 2
+        gathering._answer, gathering._in_flight = real, 2
     # Each agent should have come by five times in that second, and waited a second, 0.8 s, 0.6 s …; it asked once
     assert report.counts["missed"] >= 40
     assert report.latency.quantile(0.95) > 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import example, given, settings
 
 from redflag.audit import redaction
@@ -41,3 +42,10 @@ def test_looking_for_words_first_finds_all_that_the_patterns_find(value: str) ->
 def test_every_pattern_has_its_words() -> None:
     assert redaction.HINTS.keys() | redaction.FOLDED_HINTS.keys() == redaction.PATTERNS.keys()
     assert not redaction.HINTS.keys() & redaction.FOLDED_HINTS.keys()
+
+
+@pytest.mark.parametrize(
+    "word", sorted({word for _, _, hints, _ in redaction._active for words in hints for word in words[:1]})
+)
+def test_the_first_look_sees_every_word(word: str) -> None:
+    assert redaction._ANY_HINT.search(word.casefold())

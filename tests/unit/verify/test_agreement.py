@@ -62,6 +62,7 @@ def test_every_leaf_that_the_project_makes_is_accepted_with_its_values(data):
         created_at=data.draw(times.filter(bool)),
     )  # fmt: skip
     leaf = canonical.leaf(one)
+    assert canonical.leaf_of_columns(as_columns(one)) == leaf
     read = verifier.read_leaf(leaf, "leaf")
     glanced = verifier.glance(leaf, 0)
     assert all(read[name] == value for name, value in glanced.items())
@@ -71,6 +72,39 @@ def test_every_leaf_that_the_project_makes_is_accepted_with_its_values(data):
     # As they come out of a file: through canonical JSON
     shown = verifier.parse_canonical(canonical.encode(shown), "")
     assert verifier.check_disclosed(read, salts, shown, "leaf") == sorted(read["commitments"])
+
+
+def as_columns(record, **texts):
+    """A record as a query gives it: its JSON is text."""
+    dumped = {
+        name: None if record[name] is None else json.dumps(record[name], ensure_ascii=False)
+        for name in ("params", "metadata")
+    }
+    return tuple((record | dumped | texts)[name] for name in canonical.ROW)
+
+
+JSON = ["null", "{}", "7", '"x"', "[]", "1.50", '{"address": null}', '{"address": {"b": 1, "a": 0.50}}', " {}"]
+
+
+@pytest.mark.parametrize("told", JSON)
+@pytest.mark.parametrize("column", ["params", "metadata"])
+def test_whatever_json_a_column_has_its_row_gives_the_leaf_of_its_record(column, told):
+    record = make.record(3, 0)
+    leaf = canonical.leaf(record | {column: canonical.decoder.decode(told)})
+    assert canonical.leaf_of_columns(as_columns(record, **{column: told})) == leaf
+
+
+def test_a_time_is_spelled_with_microseconds_in_utc_wherever_it_stands():
+    zone = datetime.timezone(datetime.timedelta(hours=5))
+    for name in ("created_at", "executed_at", "sent_at", "completed_at"):
+        for told, spelled in (
+            (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "2026-01-02T03:04:05.000000Z"),
+            (datetime.datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=zone), "2026-01-01T22:04:05.000600Z"),
+        ):
+            record = make.record(3, 3, **{name: told})
+            leaf = canonical.leaf(record)
+            assert json.loads(leaf)[name] == spelled
+            assert canonical.leaf_of_columns(as_columns(record)) == leaf
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,16 +1,13 @@
-"""The way of check-ins, past every framework: they are nearly all that a large fleet asks.
+"""The way of what agents call, past every framework: it is nearly all that a large fleet asks.
 
-Only what is plain goes this way: a token that this process remembers, for the agent in the path, with a small body. Whatever
-else there is (a token seen for the first time or never valid, another agent's path) goes the ordinary way, which looks it up,
-records what it refuses, and answers the same for the same.
+Only what is plain goes this way: a token that this process remembers, for the agent in the path, with a small body that came
+together with the request. Whatever else there is (a token seen for the first time or never valid, another agent's path, a
+large body) goes the ordinary way, which looks it up, counts it, records what it refuses, and answers the same for the same.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,52 +15,57 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from redflag.audit import actor as actors
-from redflag.errors import InvalidInput, TooLarge
 from redflag.web import problems
-from redflag.web.agent import checkin
+from redflag.web.agent import wire
+from redflag.web.agent.routes import CALLS
+from redflag.web.connections import EXCHANGE, Exchange
 from redflag.web.context import Context, caller_of
 
-_BEFORE, _AFTER = "/api/v1/agents/", "/commands"
-_LENGTH = len(_BEFORE) + 36 + len(_AFTER)
-BODY_SECONDS = 60.0
+_BEFORE = "/api/v1/agents/"
+_AGENT = slice(len(_BEFORE), len(_BEFORE) + 36)
+# After an agent's identifier, the slash and the call's name
+_NAME = slice(_AGENT.stop + 1, None)
+SMALL = 64 * 1024
 
 
 class Gate:
-    """Answers check-ins itself, and hands everything else to `app`. `headers` go with every answer."""
+    """Answers agents' calls itself, and hands everything else to `app`. `headers` go with every answer."""
 
     def __init__(self, app: ASGIApp, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         self.app = app
         self.context: Context | None = None
-        self._headers = [(b"content-type", b"application/json"), *headers]
+        self._headers = headers
+        lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers)]
+        self._head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b\r\n" % line for line in lines)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and scope["method"] == "GET" and self.context is not None:
+        # Taken out, because it leads back to the scope: whatever leads back to itself only the collector of garbage frees
+        exchange: Exchange | None = scope.pop(EXCHANGE, None)
+        if scope["type"] == "http" and exchange is not None and self.context is not None:
             path: str = scope["path"]
-            if len(path) == _LENGTH and path.startswith(_BEFORE) and path.endswith(_AFTER):
-                agent_id = _known(self.context, scope["headers"], path[len(_BEFORE) : -len(_AFTER)])
-                if agent_id is not None:
-                    await self._check_in(self.context, agent_id, scope, receive, send)
+            caller = CALLS.get((scope["method"], path[_NAME])) if path.startswith(_BEFORE) else None
+            if caller is not None and path[_AGENT.stop] == "/":
+                body = exchange.body()
+                agent_id = _known(self.context, scope["headers"], path[_AGENT])
+                if agent_id is not None and body is not None and len(body) <= SMALL:
+                    actor = actors.agent(agent_id, _address(self.context, scope))
+                    call = wire.Call(self.context, agent_id, actor, body, _wait(scope), _looked(exchange))
+                    await self._answer(caller, call, exchange, scope, receive, send)
                     return
         await self.app(scope, receive, send)
 
-    async def _check_in(self, here: Context, agent_id: uuid.UUID, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
+    async def _answer(
+        self, caller: wire.Caller, call: wire.Call, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         try:
-            actor = actors.agent(agent_id, _address(here, scope))
-            body = _decoded(await _body(receive))
-            query = scope["query_string"]
-            wait = checkin.wait_of(parse_qs(query.decode("latin-1")).get("wait", ["0"])[-1]) if query else 0.0
-            told = await checkin.answer(here, agent_id, actor, body, wait, began, _has_gone(receive))
-            encoded = msgspec.json.encode(told)
-        except _Gone:
-            return
+            encoded = msgspec.json.encode(await caller(call))
         except Exception as error:
-            await problems.agent_error(error)(scope, receive, send)
+            answer = problems.agent_error(error)
+            answer.raw_headers += self._headers
+            await answer(scope, receive, send)
             return
-        headers = [*self._headers, (b"content-length", b"%d" % len(encoded))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": encoded})
+        await exchange.answer(self._head, encoded)
 
 
 def _known(here: Context, headers: list[tuple[bytes, bytes]], named: str) -> uuid.UUID | None:
@@ -75,42 +77,9 @@ def _known(here: Context, headers: list[tuple[bytes, bytes]], named: str) -> uui
     return None
 
 
-class _Gone(Exception):
-    """The agent closed its connection before it had said all."""
-
-
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise _Gone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    parts, size = [body], len(body)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while message.get("more_body"):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > checkin.MOST_BODY:
-                    parts = [b""]
-    except TimeoutError:
-        raise InvalidInput(f"The body stopped coming for {BODY_SECONDS:.0f} s", "Send it again") from None
-    if size > checkin.MOST_BODY:
-        raise TooLarge(f"The body of a check-in is larger than {checkin.MOST_BODY} bytes", "Send less at once")
-    return b"".join(parts)
-
-
-def _decoded(body: bytes) -> dict[str, Any]:
-    """What is no JSON object is taken for an empty one."""
-    try:
-        value = msgspec.json.decode(body) if body else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _wait(scope: Scope) -> str:
+    query: bytes = scope["query_string"]
+    return parse_qs(query.decode("latin-1")).get("wait", ["0"])[-1] if query else "0"
 
 
 def _address(here: Context, scope: Scope) -> str:
@@ -123,15 +92,10 @@ def _address(here: Context, scope: Scope) -> str:
     return caller_of(peer, said, trusted)
 
 
-def _has_gone(receive: Receive) -> Callable[[], Awaitable[bool]]:
-    """Whether the connection is closed: looked for without waiting."""
+def _looked(exchange: Exchange) -> Any:
+    """Whether the agent has gone, asked as Starlette's requests are asked."""
 
     async def look() -> bool:
-        coming = asyncio.ensure_future(receive())
-        await asyncio.sleep(0)
-        if coming.done():
-            return bool(coming.result()["type"] == "http.disconnect")
-        coming.cancel()
-        return False
+        return exchange.has_gone()
 
     return look

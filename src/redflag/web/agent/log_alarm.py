@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
 from redflag.fleet import checkpoints
 from redflag.web.agent import wire
-from redflag.web.context import context
 
 # Two notes, each escaped as JSON may be
 MOST = 1024 * 1024
 
 
-@wire.answered
-async def log_alarm(request: Request) -> Response:
+async def log_alarm(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/log-alarm: a checkpoint was refused, or its log has another name. Both notes, and the reason."""
-    agent_id, actor = await wire.known_agent(request)
-    here = context(request)
-    body = await wire.read(request, most=MOST)
+    body = call.body(most=MOST)
     alarm = checkpoints.Alarm(
         reason=wire.text(body, "reason"),
         message=wire.text(body, "message"),
         held=wire.text(body, "held"),
         given=wire.text(body, "given"),
     )
-    async with here.pool.acquire() as connection:
-        recorded = await checkpoints.record_alarm(connection, actor, agent_id, alarm, here.checkpoints.public)
-    return wire.ok({"status": "recorded" if recorded else "counted"})
+    async with call.here.pool.acquire() as connection:
+        recorded = await checkpoints.record_alarm(
+            connection, call.actor, call.agent_id, alarm, call.here.checkpoints.public
+        )
+    return {"status": "recorded" if recorded else "counted"}

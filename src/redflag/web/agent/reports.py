@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
+
+import msgspec
 
 from redflag.commands.results import Report
 from redflag.commands.states import Status
 from redflag.fleet import agents, presence
 from redflag.updates import dependencies, inventory
 from redflag.web.agent import wire
-from redflag.web.context import context
-
-MOST_UPDATES = 20_000
 
 
-@wire.answered
-async def logs(request: Request) -> Response:
+class _Scan(msgspec.Struct):
+    """A scan's report, but for its packages, which are read only if they say something new."""
+
+    updates: msgspec.Raw = msgspec.Raw(b"[]")
+    package_types: Any = None
+    command_id: Any = None
+
+
+_SCAN = msgspec.json.Decoder(_Scan)
+
+
+async def logs(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/logs: a command's end."""
-    agent_id, actor = await wire.known_agent(request)
-    here = context(request)
-    body = await wire.read(request)
+    body = call.body()
     command_id = wire.identifier(body.get("command_id"), "command_id")
     metadata = wire.mapping(body, "metadata")
     for name in ("started_at", "finished_at"):
@@ -42,70 +48,69 @@ async def logs(request: Request) -> Response:
         message=wire.text(body, "message"),
         metadata=metadata,
     )
-    outcome = await here.reports.take(actor, agent_id, command_id, told, max_output=here.settings.max_output)
+    outcome = await call.here.reports.take(
+        call.actor, call.agent_id, command_id, told, max_output=call.here.settings.max_output
+    )
     if (
         outcome.received == "recorded"
         and outcome.status == Status.COMPLETED
         and outcome.command_type in {"enable_heartbeat", "disable_heartbeat"}
     ):
         minutes = outcome.params.get("duration_minutes", 60) if outcome.command_type == "enable_heartbeat" else None
-        async with here.pool.acquire() as connection:
+        async with call.here.pool.acquire() as connection:
             await presence.set_rapid(
-                connection, agent_id, minutes if isinstance(minutes, int) else 60 if minutes else None
+                connection, call.agent_id, minutes if isinstance(minutes, int) else 60 if minutes else None
             )
-    return wire.ok({"message": "log recorded", "status": outcome.received, "command_status": outcome.status})
+    return {"message": "log recorded", "status": outcome.received, "command_status": outcome.status}
 
 
-@wire.answered
-async def updates(request: Request) -> Response:
+async def updates(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/updates: what a scan found. What is wrong with one item is told; the others are kept."""
-    agent_id, actor = await wire.known_agent(request)
-    body = await wire.read(request)
-    package_types = [one for one in wire.sequence(body, "package_types", 50) if isinstance(one, str)]
-    command_id = body.get("command_id")
-    async with context(request).pool.acquire() as connection:
+    try:
+        scan = _SCAN.decode(call.content or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        call.body()  # says what is wrong with it
+        raise
+    told = bytes(scan.updates)
+    package_types = wire.sequence({"package_types": scan.package_types}, "package_types", 50)
+    command_id = scan.command_id
+    async with call.here.pool.acquire() as connection:
         reported = await inventory.report(
             connection,
-            actor,
-            agent_id,
-            wire.sequence(body, "updates", MOST_UPDATES),
-            package_types,
+            call.actor,
+            call.agent_id,
+            b"[]" if told == b"null" else told,
+            [one for one in package_types if isinstance(one, str)],
             wire.identifier(command_id, "command_id") if command_id else None,
         )
-    return wire.ok(
-        {
-            "message": "update events recorded",
-            "count": reported.count,
-            "rejected": reported.rejected,
-            "command_id": command_id,
-        }
-    )
+    return {
+        "message": "update events recorded",
+        "count": reported.count,
+        "rejected": reported.rejected,
+        "command_id": command_id,
+    }
 
 
-@wire.answered
-async def report_dependencies(request: Request) -> Response:
+async def report_dependencies(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/dependencies: what a dry run found."""
-    agent_id, actor = await wire.known_agent(request)
-    body = await wire.read(request)
-    async with context(request).pool.acquire() as connection:
-        told = await dependencies.report(connection, actor, agent_id, body)
-    return wire.ok({"message": "dependencies reported"} | told)
+    body = call.body()
+    async with call.here.pool.acquire() as connection:
+        told = await dependencies.report(connection, call.actor, call.agent_id, body)
+    return {"message": "dependencies reported"} | told
 
 
-@wire.answered
-async def system_info(request: Request) -> Response:
+async def system_info(call: wire.Call) -> dict[str, Any]:
     """POST /api/v1/agents/{id}/system-info: facts about the host."""
-    agent_id, _ = await wire.known_agent(request)
-    body = await wire.read(request)
+    body = call.body()
     facts = {name: value for name, value in body.items() if name not in {"timestamp", "metadata"}} | wire.mapping(
         body, "metadata"
     )
-    async with context(request).pool.acquire() as connection:
+    async with call.here.pool.acquire() as connection:
         await agents.store_facts(
             connection,
-            agent_id,
+            call.agent_id,
             facts,
             agent_version=str(facts.pop("agent_version", "") or ""),
             os_version=str(facts.get("os_version", "") or ""),
         )
-    return wire.ok({"message": "system info updated successfully"})
+    return {"message": "system info updated successfully"}

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from redflag.web.agent import checkin, enrol, log_alarm, reports
+from redflag.web.agent import checkin, enrol, log_alarm, reports, wire
+
+# What an agent that has a token calls, below /api/v1/agents/{agent_id}/. The gate answers these itself when it can
+CALLS: dict[tuple[str, str], wire.Caller] = {
+    ("GET", "commands"): checkin.check_in,
+    ("POST", "progress"): checkin.progress,
+    ("POST", "logs"): reports.logs,
+    ("POST", "updates"): reports.updates,
+    ("POST", "dependencies"): reports.report_dependencies,
+    ("POST", "system-info"): reports.system_info,
+    ("POST", "log-alarm"): log_alarm.log_alarm,
+}
 
 routes = [
     Route("/api/v1/agents/register", enrol.register, methods=["POST"]),
     Route("/api/v1/agents/renew", enrol.renew, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/commands", checkin.check_in, methods=["GET"]),
-    Route("/api/v1/agents/{agent_id}/progress", checkin.progress, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/logs", reports.logs, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/updates", reports.updates, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/dependencies", reports.report_dependencies, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/system-info", reports.system_info, methods=["POST"]),
-    Route("/api/v1/agents/{agent_id}/log-alarm", log_alarm.log_alarm, methods=["POST"]),
+    *(
+        Route("/api/v1/agents/{agent_id}/" + name, wire.endpoint(caller), methods=[method])
+        for (method, name), caller in CALLS.items()
+    ),
 ]

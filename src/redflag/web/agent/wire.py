@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from redflag.audit import events
 from redflag.audit.actor import Actor
 from redflag.errors import InvalidInput, NotAuthenticated, NotPermitted, TooLarge
 from redflag.web import problems
-from redflag.web.context import address, context
+from redflag.web.context import Context, address, context
 from redflag.web.guards import bearer
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -44,9 +45,45 @@ def ok(body: Any) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def read(request: Request, *, tolerant: bool = False, most: int | None = None) -> dict[str, Any]:
-    """The JSON object of the body. `tolerant`: whatever is no object is taken for an empty one. Raises InvalidInput."""
-    body = await request.body()
+@dataclass(slots=True)
+class Call:
+    """What an agent asks, once it is known to be that agent. `wait`: for how many seconds it may be held, as it says itself."""
+
+    here: Context
+    agent_id: uuid.UUID
+    actor: Actor
+    content: bytes
+    wait: str
+    has_gone: Callable[[], Awaitable[bool]]
+
+    def body(self, *, tolerant: bool = False, most: int | None = None) -> dict[str, Any]:
+        """The JSON object of the body, as `decoded` reads it."""
+        return decoded(self.content, tolerant=tolerant, most=most)
+
+
+# Answers an agent's call with what becomes JSON
+Caller = Callable[[Call], Awaitable[Any]]
+
+
+def endpoint(caller: Caller) -> Handler:
+    """The route of a call, for whatever does not go through the gate."""
+
+    async def handle(request: Request) -> Response:
+        agent_id, actor = await known_agent(request)
+        content = await request.body()
+        wait = request.query_params.get("wait", "0")
+        return ok(await caller(Call(context(request), agent_id, actor, content, wait, request.is_disconnected)))
+
+    return answered(handle)
+
+
+async def read(request: Request, *, most: int) -> dict[str, Any]:
+    """The JSON object of a request's body. Raises InvalidInput or TooLarge."""
+    return decoded(await request.body(), most=most)
+
+
+def decoded(body: bytes, *, tolerant: bool = False, most: int | None = None) -> dict[str, Any]:
+    """The JSON object that a body is. `tolerant`: whatever is no object is taken for an empty one. Raises InvalidInput or TooLarge."""
     if most is not None and len(body) > most:
         raise TooLarge(f"The body is larger than {most} bytes", "Send less")
     try:

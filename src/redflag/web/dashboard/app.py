@@ -5,21 +5,30 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from redflag.web.dashboard import (
+    agent,
     agents,
     assets,
+    command_detail,
+    command_new,
     commands,
+    enrol,
     entrance,
     errors,
     history,
     live,
     overview,
     timeouts,
+    update_batches,
+    update_one,
     updates,
 )
 from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
+AGENTS = (enrol, agents, agent)
+COMMANDS = (commands, command_new, command_detail)
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
-ROOMS = (overview, agents, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
+UPDATES = (updates, update_batches, update_one)
+ROOMS = (overview, *AGENTS, *UPDATES, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:

@@ -8,6 +8,7 @@ import "./live.js";
 import "./regions.js";
 import "./selection.js";
 import "./times.js";
+import "./updates.js";
 import { toast } from "./toasts.js";
 
 // No script and no style that the page's Content-Security-Policy would refuse

@@ -2,6 +2,10 @@
 //
 // data-confirm-title and data-confirm-button on the same element say it better than the defaults.
 const dialog = document.getElementById("confirm");
+// What is asked about, and the live updates of its region that wait meanwhile: drawn anew, the region would take the button
+// away from under the question, and the act with it
+let asking = null;
+const waiting = new Set();
 
 document.addEventListener("htmx:confirm", (event) => {
   const { question, issueRequest, elt } = event.detail;
@@ -13,8 +17,21 @@ document.addEventListener("htmx:confirm", (event) => {
   const yes = dialog.querySelector('button[value="yes"]');
   yes.textContent = source.dataset.confirmButton ?? elt.textContent.trim().slice(0, 40) ?? "Yes";
   dialog.returnValue = "";
-  dialog.addEventListener("close", () => dialog.returnValue === "yes" && issueRequest(true), { once: true });
+  dialog.addEventListener("close", () => {
+    asking = null;
+    if (dialog.returnValue === "yes") issueRequest(true);
+    else waiting.forEach((name) => document.body.dispatchEvent(new CustomEvent(name)));
+    waiting.clear();
+  }, { once: true });
+  asking = elt;
   dialog.showModal();
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, requestConfig } = event.detail;
+  if (!asking || !target.contains(asking)) return;
+  event.detail.shouldSwap = false;
+  const name = requestConfig?.triggeringEvent?.type;
+  if (name?.startsWith("live:")) waiting.add(name);
 });
 
 // <button data-opens="id"> opens the dialog of that id; a dialog closes at [data-closes] and when its form was accepted
@@ -27,7 +44,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const { successful, elt, requestConfig } = event.detail;
   if (successful && requestConfig?.verb !== "get" && elt.matches("form[data-closes-dialog]")) {
     elt.closest("dialog")?.close();
-    elt.reset();
+    // A form that changes what is there keeps what was typed: that is how it is now
+    if (elt.dataset.closesDialog !== "keep") elt.reset();
   }
 });
 

@@ -2,7 +2,8 @@
 // shows while something is chosen, with <span data-count>. What was chosen stays chosen when a live update draws the rows anew.
 const chosen = new Map();
 
-const keyOf = (form) => form.id || form.getAttribute("action") || "selection";
+// Not form.id: a field of that name would stand in its place
+const keyOf = (form) => form.getAttribute("id") || form.getAttribute("action") || "selection";
 
 function show(form) {
   const ones = [...form.querySelectorAll("[data-one]")];
