@@ -187,7 +187,7 @@ async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[st
     return rows[0]
 
 
-async def live(connection: Any) -> tuple[dict[str, int], dict[str, Any] | None]:
+async def live(connection: Any) -> tuple[dict[str, int], uuid.UUID | None]:
     """How many commands are live by state, every state of them; and the one that has waited the longest to be handed out."""
     counted = dict.fromkeys(sorted(map(str, LIVE)), 0)
     since = None
@@ -196,8 +196,7 @@ async def live(connection: Any) -> tuple[dict[str, int], dict[str, Any] | None]:
         if row["status"] == Status.PENDING:
             since = row["oldest_at"]
     # None too when it was handed out just now: whoever looks again sees the next
-    oldest = await sql.made_at.one(connection, at=since) if since else None
-    return counted, dict(oldest) if oldest else None
+    return counted, await sql.waiting_since.value(connection, at=since) if since else None
 
 
 async def show(connection: Any, command_id: uuid.UUID) -> dict[str, Any]:

@@ -480,11 +480,8 @@ async def test_live_commands_are_counted_by_state_with_the_one_that_waits_the_lo
     running = await make_command(owner, agent_id, "running", age=datetime.timedelta(days=301), overdue=-HOUR)
     counted, waits = await queue.live(server)
     assert (counted["pending"], counted["running"]) == (before["pending"] + 2, before["running"] + 1)
-    assert waits is not None
-    assert (waits["id"], waits["behind_id"], waits["seconds_since_seen"]) == (oldest, running, None)
+    assert waits == oldest
     for one in (oldest, running):
         await queue.cancel(server, person(), one)
     _, waits = await queue.live(server)
-    assert waits is not None
-    assert waits["id"] != oldest
-    assert waits["behind_id"] is None
+    assert waits not in {None, oldest}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from typing import Any
@@ -15,7 +16,7 @@ from redflag.access.roles import Role
 from redflag.audit import actor as actors
 from redflag.audit import events
 from redflag.updates import inventory
-from redflag.web.dashboard import overview, summary
+from redflag.web.dashboard import summary
 from redflag.web.dashboard.summary import Summary
 
 
@@ -32,7 +33,7 @@ async def test_the_fleet_is_told_at_a_glance_with_what_needs_a_person(admin: Any
         "metadata": {},
     }  # fmt: skip
     async with pool.acquire() as connection:
-        await inventory.report(connection, actors.agent(agent), agent, [item], [], None)
+        await inventory.report(connection, actors.agent(agent), agent, json.dumps([item]).encode(), [], None)
     text = await until(
         lambda: admin.page("/"), "lost</strong>", "for a decision</strong>", "Decide on the critical ones"
     )
@@ -57,19 +58,6 @@ async def test_the_oldest_waiting_command_is_linked_and_says_why_it_waits(admin:
     text = await until(lambda: admin.region("/", "glance"), f'href="/commands/{command}"')
     assert "its agent has never come by" in text
     await owner.execute("UPDATE agent_commands SET status = 'cancelled' WHERE id = $1", command)
-
-
-@pytest.mark.parametrize(
-    ("silent", "behind", "said"),
-    [
-        (None, None, "its agent has never come by"),
-        (7200.0, None, "agent offline for 2 h"),
-        (20.0, uuid.uuid4(), "its agent works on another command"),
-        (20.0, None, "fetched when its agent comes by next; it did 20 s ago"),
-    ],
-)
-def test_why_a_command_waits(silent: float | None, behind: uuid.UUID | None, said: str) -> None:
-    assert overview.why_waiting({"seconds_since_seen": silent, "behind_id": behind}, 60) == said
 
 
 async def test_timeouts_of_the_day_are_told_in_words_and_as_a_table(person: Any, viewer: Any, owner: Any) -> None:

@@ -6,13 +6,13 @@ for nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from redflag import words
 from redflag.access.roles import Permission
-from redflag.fleet.agents import Presence, presence
+from redflag.commands import waiting
+from redflag.fleet.agents import online_seconds
 from redflag.updates.states import OPEN
 from redflag.web.dashboard import attention
 from redflag.web.dashboard.door import Visitor, enter
@@ -31,6 +31,7 @@ async def show(
     """The page. `again`: its region asks once more by itself."""
     seen = await visitor.context.summary.look()
     _, oldest = seen.commands or ({}, None)
+    interval = visitor.context.settings.check_in_interval
     return page(
         request,
         visitor,
@@ -41,17 +42,5 @@ async def show(
         urgency=attention.Urgency,
         open_updates=seen.updates.of(*OPEN) if seen.updates else None,
         oldest=oldest,
-        why=why_waiting(oldest, visitor.context.settings.check_in_interval) if oldest else "",
+        why=waiting.of_row(oldest, interval=interval, late_after=online_seconds(interval)) if oldest else None,
     )
-
-
-def why_waiting(oldest: dict[str, Any], check_in_interval: int) -> str:
-    """Why the command that has waited the longest waits, in a few words."""
-    silent = oldest["seconds_since_seen"]
-    if silent is None:
-        return "its agent has never come by"
-    if presence(silent, check_in_interval) != Presence.ONLINE:
-        return f"agent offline for {words.rough(silent)}"
-    if oldest["behind_id"]:
-        return "its agent works on another command"
-    return f"fetched when its agent comes by next; it did {words.rough(silent)} ago"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from redflag.alerts import faults, metrics, rules
-from redflag.audit import fsck, sequencer
+from redflag.audit import events, sequencer
 from redflag.audit.export import forwarding
+from redflag.commands import listing as command_listing
 from redflag.commands import queue
 from redflag.fleet import agents
 from redflag.publishing import targets
@@ -110,7 +111,7 @@ class Summary:
                 ("trouble", _trouble),
                 ("audit", _audit),
                 ("service", _service),
-                ("commands", queue.live),
+                ("commands", _commands),
                 ("day", recent.last_day),
                 ("agents", lambda connection: agents.counts(connection, check_in_interval)),
                 ("updates", listing.open_updates),
@@ -145,6 +146,12 @@ class Summary:
         return gathered
 
 
+async def _commands(connection: Any) -> tuple[dict[str, int], dict[str, Any] | None]:
+    counted, oldest = await queue.live(connection)
+    found = await command_listing.described(connection, [oldest] if oldest else [], who=False)
+    return counted, found[0] if found else None
+
+
 async def _service(connection: Any) -> Service:
     late = await metrics.sql.lateness.one(connection)
     return Service(
@@ -160,7 +167,7 @@ async def _audit(connection: Any) -> Audit:
         await sequencer.health(connection),
         await faults.passed_over(connection),
         await metrics.sql.months_ahead.value(connection),
-        await fsck.last_recorded(connection),
+        await events.last_examination(connection),
     )
 
 
