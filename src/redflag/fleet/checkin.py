@@ -16,6 +16,7 @@ from typing import Any
 from redflag.audit.actor import Actor
 from redflag.commands import queue
 from redflag.database import queries
+from redflag.database.courtesy import Courtesy
 from redflag.database.gathering import Gathering
 
 sql = queries.load(__file__, "presence.sql")
@@ -45,14 +46,15 @@ class Answer:
 
 
 class CheckIns:
-    """The check-ins of one server process, gathered into statements."""
+    """The check-ins of one server process, gathered into statements. `courtesy`: who works in bulk sees there how long they wait."""
 
     def __init__(self, pool: Any, *, in_flight: int = 2) -> None:
+        self.courtesy = Courtesy()
         self._gathering = Gathering(pool, _answer, lambda one: one.agent_id, most=BATCH, in_flight=in_flight)
 
     def check_in(self, one: CheckIn) -> Awaitable[Answer]:
         """Queues a check-in for the next statement. The answer raises what that statement raised."""
-        return self._gathering.ask(one)
+        return self.courtesy.watch(self._gathering.ask(one))
 
 
 async def _answer(connection: Any, batch: list[CheckIn]) -> list[Answer]:
