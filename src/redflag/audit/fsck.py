@@ -107,6 +107,12 @@ async def examine(connection: Any, verifier: Verifier | None, tell: Tell = _tell
     )
 
 
+async def last_recorded(connection: Any) -> dict[str, Any] | None:
+    """When the log was last examined with the outcome recorded, and what it was: `result`, `message`, `size`, `signatures_checked`."""
+    row = await sql.last_recorded.one(connection)
+    return dict(row) if row else None
+
+
 async def require_whole(connection: Any, first: int, end: int) -> None:
     """That the records at first ≤ position < end are what was logged. Raises ValueError with what is wrong."""
     counts = await sql.counts.one(connection)

@@ -62,3 +62,8 @@ ORDER BY p.id LIMIT 1;
 -- name: counts
 -- What there is to examine.
 SELECT origin, sequenced, integrated, pruned, (SELECT count(*) FROM audit_pending) AS pending FROM audit_log;
+
+-- name: last_recorded
+-- The last examination whose outcome was recorded.
+SELECT executed_at, result, message, (metadata ->> 'size')::bigint AS size, metadata -> 'signatures_checked' = 'true' AS signatures_checked
+FROM update_logs WHERE action = 'fsck' AND kind = 'service' AND actor LIKE 'service:fsck@%' ORDER BY executed_at DESC, id DESC LIMIT 1;

@@ -16,7 +16,7 @@ from typing import Any
 
 from redflag.audit import redaction
 from redflag.audit.actor import Actor
-from redflag.commands.states import TERMINAL, Status
+from redflag.commands.states import LIVE, TERMINAL, Status
 from redflag.database import queries
 from redflag.errors import Conflict, InvalidInput, NotFound
 
@@ -185,6 +185,19 @@ async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[st
         retried_from_id=command_id,
     )
     return rows[0]
+
+
+async def live(connection: Any) -> tuple[dict[str, int], dict[str, Any] | None]:
+    """How many commands are live by state, every state of them; and the one that has waited the longest to be handed out."""
+    counted = dict.fromkeys(sorted(map(str, LIVE)), 0)
+    since = None
+    for row in await sql.counts.all(connection):
+        counted[row["status"]] = row["commands"]
+        if row["status"] == Status.PENDING:
+            since = row["oldest_at"]
+    # None too when it was handed out just now: whoever looks again sees the next
+    oldest = await sql.made_at.one(connection, at=since) if since else None
+    return counted, dict(oldest) if oldest else None
 
 
 async def show(connection: Any, command_id: uuid.UUID) -> dict[str, Any]:

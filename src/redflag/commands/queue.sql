@@ -122,5 +122,14 @@ SELECT c.* FROM unnest(:agents::uuid[]) AS asked (id) CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: counts
--- How many commands are live, by state. What has ended is counted by its records.
-SELECT status, count(*) AS commands FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;
+-- How many commands are live, by state, and since when the oldest of each. What has ended is counted by its records.
+SELECT status, count(*) AS commands, min(created_at) AS oldest_at FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;
+
+-- name: made_at
+-- A command that waits to be handed out since a moment, and what it waits for: whether its agent is there, and what that has in hand.
+SELECT c.id, c.agent_id, coalesce(a.name, a.hostname) AS agent_name, c.command_type, c.created_at, c.next_deadline_at, c.deadline_kind,
+  p.last_seen, extract(epoch FROM now() - p.last_seen)::double precision AS seconds_since_seen,
+  (SELECT busy.id FROM agent_commands busy WHERE busy.agent_id = c.agent_id AND busy.next_deadline_at IS NOT NULL AND busy.status = ANY ('{sent,running}')
+    ORDER BY busy.created_at, busy.id LIMIT 1) AS behind_id
+FROM agent_commands c JOIN agents a ON a.id = c.agent_id LEFT JOIN agent_presence p ON p.agent_id = c.agent_id
+WHERE c.created_at = :at AND c.status = 'pending' ORDER BY c.id LIMIT 1;

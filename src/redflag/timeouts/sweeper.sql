@@ -118,11 +118,12 @@ FROM (SELECT next_deadline_at FROM agent_commands WHERE next_deadline_at IS NOT 
 -- What expires next, and when. The nearest are found first, by their index alone: what was enqueued for a whole fleet at once expires
 -- at the same moment, and to order that by more would be to read all of it.
 WITH nearest AS MATERIALIZED (
-  SELECT id, agent_id, command_type, status, deadline_kind, next_deadline_at FROM agent_commands
+  SELECT id, agent_id, command_type, status, deadline_kind, next_deadline_at, created_at, sent_at, last_progress_at FROM agent_commands
   WHERE next_deadline_at IS NOT NULL AND next_deadline_at <= now() + :within::interval
   ORDER BY next_deadline_at LIMIT :limit
 )
 SELECT c.id, c.agent_id, coalesce(a.name, a.hostname) AS agent_name, c.command_type, c.status, c.deadline_kind, c.next_deadline_at,
+  coalesce(CASE c.deadline_kind WHEN 'delivery' THEN c.created_at WHEN 'idle' THEN coalesce(c.last_progress_at, c.sent_at) ELSE c.sent_at END, c.created_at) AS runs_since,
   extract(epoch FROM c.next_deadline_at - now())::double precision AS remaining_seconds
 FROM nearest c JOIN agents a ON a.id = c.agent_id
 ORDER BY c.next_deadline_at, c.id;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redflag.commands.history import decode_cursor, encode_cursor
@@ -19,6 +20,8 @@ from redflag.updates.states import OPEN, Severity, Status
 sql = queries.load(__file__, "listing.sql")
 
 LIST_LIMIT = 500
+# So many that wait for a person are counted one by one
+MOST_TO_CONFIRM = 1000
 # A decision on an update is looked for in so many of its agent's newest records
 DECISIONS_AMONG = 2_000
 
@@ -118,9 +121,37 @@ async def show(connection: Any, update_id: uuid.UUID) -> dict[str, Any]:
     return dict(row) | {"versions": [dict(one) for one in versions]}
 
 
+@dataclass(frozen=True)
+class Open:
+    """Updates of the whole fleet by (status, severity), and how many of them wait for a yes to their dependencies."""
+
+    counted: dict[tuple[Status, Severity], int]
+    to_confirm: int
+
+    def of(self, *statuses: Status) -> dict[Severity, int]:
+        """Those in one of the states, by severity, the worst first; every severity."""
+        return {
+            severity: sum(self.counted.get((status, severity), 0) for status in statuses)
+            for severity in reversed(Severity)
+        }
+
+
+async def open_updates(connection: Any) -> Open:
+    """What is open across the fleet. Its cost follows from how many updates there are: not for every request."""
+    rows = await sql.counts.all(connection)
+    counted = {(Status(row["status"]), Severity(row["severity"])): row["updates"] for row in rows}
+    to_confirm = 0
+    if any(counted.get((Status.DEPENDENCIES, severity)) for severity in Severity):
+        to_confirm = await sql.to_confirm.value(connection, most=MOST_TO_CONFIRM)
+    return Open(counted, to_confirm)
+
+
 async def counts(connection: Any, *, agent_id: uuid.UUID | None = None) -> dict[str, dict[str, int]]:
     """How many updates there are: {by_status, by_severity}, every word of both; by severity those that are still open."""
-    rows = await sql.counts.all(connection, agent_id=agent_id)
+    if agent_id is None:
+        rows = await sql.counts.all(connection)
+    else:
+        rows = await sql.counts_of_agent.all(connection, agent_id=agent_id)
     by_status = dict.fromkeys(map(str, Status), 0)
     by_severity = dict.fromkeys(map(str, Severity), 0)
     for row in rows:

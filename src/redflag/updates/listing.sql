@@ -33,12 +33,28 @@ SELECT id, event, version_from, version_to, severity, reason, command_id, seen_a
 WHERE agent_id = :agent_id AND package_type = :package_type AND package_name = :package_name
 ORDER BY seen_at DESC, id DESC LIMIT 200;
 
--- name: counts
--- How many updates there are, by status and severity.
+-- name: counts_of_agent
+-- How many updates an agent has, by status and severity.
 SELECT u.status, u.severity, count(*) AS updates
 FROM updates u JOIN agents a ON a.id = u.agent_id AND a.removed_at IS NULL
-WHERE :agent_id::uuid IS NULL OR u.agent_id = :agent_id
+WHERE u.agent_id = :agent_id
 GROUP BY u.status, u.severity;
+
+-- name: counts
+-- How many updates there are, by status and severity: all of them, from an index alone, less those of the agents that were removed.
+SELECT status, severity, sum(updates)::bigint AS updates FROM (
+  SELECT status, severity, count(*) AS updates FROM updates GROUP BY status, severity
+  UNION ALL
+  SELECT u.status, u.severity, -count(*) FROM updates u JOIN agents a ON a.id = u.agent_id WHERE a.removed_at IS NOT NULL GROUP BY u.status, u.severity
+) AS counted
+GROUP BY status, severity;
+
+-- name: to_confirm
+-- How many updates wait for a person's yes to the dependencies that their dry run found, counted as far as :most.
+SELECT count(*) FROM (
+  SELECT FROM updates u JOIN agents a ON a.id = u.agent_id AND a.removed_at IS NULL
+  WHERE u.status = 'dependencies' AND u.dependencies IS NOT NULL LIMIT :most
+) AS counted;
 
 -- name: open_of_agents
 -- How many updates of each of these agents still ask for something, by severity.

@@ -58,6 +58,7 @@ from redflag.web.context import Context
 from redflag.web.dashboard import app as dashboard
 from redflag.web.dashboard import errors as dashboard_errors
 from redflag.web.dashboard.live import Pulse
+from redflag.web.dashboard.summary import Summary
 from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
@@ -114,6 +115,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             Sender(connections, signer, settings.checkpoints),
             Daily(connections, _pruning(settings, database_url)),
             Pulse(connections),
+            Summary(connections, settings.check_in_interval),
             Facets(connections),
         )
         app.state.context = gate.context = context
@@ -128,6 +130,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         finally:
             stop.set()
             await work
+            await context.summary.stop()
             await connections.close()
             log.info("redflag stopped")
 

@@ -24,6 +24,7 @@ from redflag.updates.outcomes import Reports
 
 if TYPE_CHECKING:
     from redflag.web.dashboard.live import Pulse
+    from redflag.web.dashboard.summary import Summary
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Context:
     sender: Sender
     pruning: Daily
     pulse: Pulse
+    summary: Summary
     facets: Facets
 
 

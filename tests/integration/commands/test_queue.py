@@ -464,3 +464,27 @@ async def test_the_list_shows_the_newest_first_from_a_position_on(server: Any, o
     await queue.cancel(server, person(), commands[0])
     live = await queue.list_commands(server, agent_id=agent_id, live=True)
     assert [row["id"] for row in live] == commands[1:]
+
+
+# --- How many are live, and which of them has waited the longest ---
+
+
+async def test_live_commands_are_counted_by_state_with_the_one_that_waits_the_longest(
+    owner: Any, server: Any, pool: Any
+) -> None:
+    agent_id = await make_agent(owner)
+    before, _ = await queue.live(server)
+    assert set(before) == LIVE
+    ages = datetime.timedelta(days=300), datetime.timedelta(days=299)
+    oldest, _ = [await make_command(owner, agent_id, age=age, overdue=-HOUR) for age in ages]
+    running = await make_command(owner, agent_id, "running", age=datetime.timedelta(days=301), overdue=-HOUR)
+    counted, waits = await queue.live(server)
+    assert (counted["pending"], counted["running"]) == (before["pending"] + 2, before["running"] + 1)
+    assert waits is not None
+    assert (waits["id"], waits["behind_id"], waits["seconds_since_seen"]) == (oldest, running, None)
+    for one in (oldest, running):
+        await queue.cancel(server, person(), one)
+    _, waits = await queue.live(server)
+    assert waits is not None
+    assert waits["id"] != oldest
+    assert waits["behind_id"] is None

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from redflag.audit.actor import user
 from redflag.errors import InvalidInput, NotFound
+from redflag.fleet import agents
 from redflag.updates import approvals, listing, packages
 from redflag.updates.packages import Filter
-from redflag.updates.states import Severity, Status
+from redflag.updates.states import OPEN, Severity, Status
 
 
 async def pages(pool: Any, **shown: Any) -> list[dict[str, Any]]:
@@ -139,3 +141,23 @@ async def test_counts_have_every_word_and_severities_of_what_is_open(pool: Any, 
     assert counted["by_status"] == dict.fromkeys(map(str, Status), 0) | {"pending": 2, "rejected": 1}
     assert counted["by_severity"] == dict.fromkeys(map(str, Severity), 0) | {"critical": 1, "important": 1}
     assert everywhere["by_status"]["rejected"] >= 1
+
+
+async def test_the_whole_fleet_is_counted_without_what_was_removed(pool: Any, new_machine: Any, package: Any) -> None:
+    async with pool.acquire() as connection:
+        before = await listing.open_updates(connection)
+    stays, goes = await new_machine(), await new_machine()
+    for machine in (stays, goes):
+        await machine.report([package("curl", severity="critical"), package("vim", severity="low")])
+    await stays.decide(approvals.approve, "vim")
+    await stays.decide(approvals.install, "vim")
+    async with pool.acquire() as connection:
+        await agents.remove(connection, user("ada"), goes.id)
+        after = await listing.open_updates(connection)
+        assert after.of(Status.PENDING)[Severity.CRITICAL] == before.of(Status.PENDING)[Severity.CRITICAL] + 1
+        assert sum(after.of(*OPEN).values()) == sum(before.of(*OPEN).values()) + 2
+        assert next(iter(after.of(Status.PENDING))) == Severity.CRITICAL
+        assert after.to_confirm == before.to_confirm, "its dry run has not answered yet"
+    await stays.tell_dependencies("vim", ["libvim"])
+    async with pool.acquire() as connection:
+        assert (await listing.open_updates(connection)).to_confirm == before.to_confirm + 1

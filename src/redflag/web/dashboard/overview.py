@@ -1,10 +1,20 @@
-"""The fleet at a glance, and what needs a person now."""
+"""The fleet at a glance, and what needs a person now.
+
+Everything on the page comes from the summary, which costs the same however many people look: the page itself asks the database
+for nothing.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Query, Request, Response
+
+from redflag import words
 from redflag.access.roles import Permission
+from redflag.fleet.agents import Presence, presence
+from redflag.updates.states import OPEN
+from redflag.web.dashboard import attention
 from redflag.web.dashboard.door import Visitor, enter
 from redflag.web.dashboard.pages import page
 from redflag.web.guards import GuardedRoute
@@ -13,6 +23,35 @@ router = APIRouter(prefix="", route_class=GuardedRoute, include_in_schema=False)
 
 
 @router.get("/")
-async def show(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)) -> Response:
-    """The page."""
-    return page(request, visitor, "overview.html")
+async def show(
+    request: Request,
+    visitor: Visitor = enter(Permission.READ_FLEET),
+    again: Annotated[str, Query(max_length=3)] = "",
+) -> Response:
+    """The page. `again`: its region asks once more by itself."""
+    seen = await visitor.context.summary.look()
+    _, oldest = seen.commands or ({}, None)
+    return page(
+        request,
+        visitor,
+        "overview.html",
+        seen=seen,
+        again_ms=seen.again(told="hx-request" in request.headers and not again),
+        needs=attention.needs(seen, visitor.may),
+        urgency=attention.Urgency,
+        open_updates=seen.updates.of(*OPEN) if seen.updates else None,
+        oldest=oldest,
+        why=why_waiting(oldest, visitor.context.settings.check_in_interval) if oldest else "",
+    )
+
+
+def why_waiting(oldest: dict[str, Any], check_in_interval: int) -> str:
+    """Why the command that has waited the longest waits, in a few words."""
+    silent = oldest["seconds_since_seen"]
+    if silent is None:
+        return "its agent has never come by"
+    if presence(silent, check_in_interval) != Presence.ONLINE:
+        return f"agent offline for {words.rough(silent)}"
+    if oldest["behind_id"]:
+        return "its agent works on another command"
+    return f"fetched when its agent comes by next; it did {words.rough(silent)} ago"

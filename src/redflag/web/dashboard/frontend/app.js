@@ -5,6 +5,7 @@ import htmx from "htmx.org/dist/htmx.esm.js";
 import "./bars.js";
 import "./dialogs.js";
 import "./live.js";
+import "./regions.js";
 import "./selection.js";
 import "./times.js";
 import "./updates.js";

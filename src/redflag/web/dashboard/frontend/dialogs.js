@@ -65,3 +65,17 @@ document.addEventListener("click", async (event) => {
     button.querySelector("[data-label]").textContent = "Press Ctrl-C";
   }
 });
+
+// <dialog data-opens-filled> opens when something was put into it; [data-leaves] in it closes it, and elsewhere goes where it leads
+document.addEventListener("htmx:afterSettle", (event) => {
+  const filled = event.detail.target?.closest?.("dialog[data-opens-filled]");
+  // An answer to what was sent from within fills nothing
+  if (event.detail.requestConfig?.verb !== "get") return;
+  if (filled && !filled.open) filled.showModal();
+});
+document.addEventListener("click", (event) => {
+  const dialog = event.target.closest("[data-leaves]")?.closest("dialog");
+  if (!dialog) return;
+  event.preventDefault();
+  dialog.close();
+});
