@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import enum
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redflag.access import agent_tokens
@@ -76,6 +76,24 @@ async def list_agents(
         connection, text=like(text), tag=tag, removed=removed, after_at=at, after_id=one, limit=min(limit, LIST_LIMIT)
     )
     return [dict(row) for row in rows]
+
+
+async def names(connection: Any, ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID, str]:
+    """What agents are called, by id; None and ids of no agent are left out."""
+    wanted = sorted({one for one in ids if one is not None})
+    rows = await sql.names.all(connection, ids=wanted) if wanted else []
+    return {row["id"]: row["display_name"] for row in rows}
+
+
+async def called(connection: Any, name: str) -> uuid.UUID:
+    """The agent of a host name, or of what people call it. Raises NotFound where there is none, InvalidInput where there are several."""
+    rows = await sql.called.all(connection, name=name)
+    if not rows:
+        raise NotFound(f"No agent is called {name[:100]!r}", "See the list of agents")
+    if len(rows) > 1:
+        raise InvalidInput(f"Several agents are called {name[:100]!r}", "Give the id of the one that is meant")
+    found: uuid.UUID = rows[0]["id"]
+    return found
 
 
 async def rename(

@@ -24,6 +24,14 @@ WHERE (:removed::boolean OR a.removed_at IS NULL)
   AND (:after_at::timestamptz IS NULL OR (a.created_at, a.id) > (:after_at, :after_id::uuid))
 ORDER BY a.created_at, a.id LIMIT :limit;
 
+-- name: names
+-- What some agents are called.
+SELECT id, coalesce(name, hostname) AS display_name FROM agents WHERE id = ANY (:ids::uuid[]);
+
+-- name: called
+-- The agents that are called just so, whatever its case: enough of them to see that it is more than one.
+SELECT id FROM agents WHERE lower(hostname) = lower(:name::text) OR lower(name) = lower(:name::text) ORDER BY removed_at NULLS FIRST, created_at LIMIT 3;
+
 -- name: rename
 -- What people call it, and how they group it; NULL leaves as it is.
 UPDATE agents SET name = coalesce(:name, name), tags = coalesce(:tags::text[], tags), act = :act
