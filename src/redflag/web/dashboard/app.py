@@ -13,6 +13,8 @@ from redflag.web.dashboard import (
     entrance,
     errors,
     history,
+    history_audit,
+    history_record,
     live,
     overview,
     timeouts,
@@ -21,7 +23,8 @@ from redflag.web.dashboard import (
 from redflag.web.dashboard.settings import about, enrolment, forwarders, people, redaction, retention, targets, tokens
 
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
-ROOMS = (overview, enrol, agents, agent, updates, commands, history, timeouts, *SETTINGS, entrance, live, assets)
+HISTORY = (history, history_audit, history_record)
+ROOMS = (overview, enrol, agents, agent, updates, commands, *HISTORY, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:
