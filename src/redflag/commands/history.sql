@@ -9,6 +9,7 @@ WHERE (:agent_id::uuid IS NULL OR agent_id = :agent_id)
   AND (:result::text IS NULL OR result = :result)
   -- Said a second time as the index of actors has it: PostgreSQL does not see that the one implies the other
   AND (:actor::text IS NULL OR (actor = :actor AND (actor NOT LIKE 'agent:%' OR :actor LIKE 'agent:%')))
+  AND (NOT :people::boolean OR (actor LIKE 'user:%' AND actor NOT LIKE 'agent:%'))
   AND (:kind::text IS NULL OR kind = :kind)
   AND (:action::text IS NULL OR action = :action)
   AND (:since::timestamptz IS NULL OR executed_at >= :since)

@@ -9,15 +9,16 @@ RETURNING id, agent_id, command_type, params, status, source, created_at, versio
 -- name: deliver
 -- Hands out what is pending to the agents that ask, oldest first, ten each; and once more what was sent to an agent that
 -- names what it holds and does not name this. Never what is past its deadline, even if no sweep has come by yet.
+-- The planner does not see how many ask, and so keeps one plan: to plan anew for a single agent costs as much as its delivery.
 WITH asking AS (
-  SELECT * FROM unnest(:agents::uuid[], :protocols::integer[], :acts::jsonb[]) AS asking (agent_id, protocol, act)
+  SELECT * FROM unnest((SELECT :agents::uuid[]), (SELECT :protocols::integer[]), (SELECT :acts::jsonb[])) AS asking (agent_id, protocol, act)
 ), picked AS MATERIALIZED (
   SELECT c.id, a.protocol, a.act
   FROM asking a CROSS JOIN LATERAL (
     SELECT id FROM agent_commands
     WHERE agent_id = a.agent_id AND next_deadline_at > now()
       AND (status = 'pending' OR (status = 'sent' AND a.protocol > 0 AND deadline_kind = 'start'))
-      AND NOT id = ANY (:held::uuid[])
+      AND NOT id = ANY ((SELECT :held::uuid[])::uuid[])
     ORDER BY created_at, id LIMIT 10
     FOR UPDATE SKIP LOCKED
   ) c

@@ -38,7 +38,7 @@ def what(event: dict[str, Any]) -> str:
 def _transition(event: dict[str, Any], message: str) -> str:
     result, metadata = event["result"], event.get("metadata") or {}
     if result == Result.TIMED_OUT:
-        return message or "timed out"
+        return (message or "timed out") + _detected(metadata)
     if result in _STARTS:
         # With words of its own it is not the first time: taken back, handed out again, parameters changed
         again = metadata.get("retried_from_id")
@@ -52,6 +52,15 @@ def _transition(event: dict[str, Any], message: str) -> str:
     if code and result != Result.CANCELLED:
         told += f" (exit code {code})"
     return told + (f": {message}" if message else "")
+
+
+def _detected(metadata: dict[str, Any]) -> str:
+    """Who found a timeout, and how long after its deadline, as far as its record says."""
+    by, late = metadata.get("detected_by"), metadata.get("lateness_ms")
+    told = f"; detected by {by.rpartition('@')[2]}" if isinstance(by, str) and by else ""
+    if isinstance(late, int | float) and not isinstance(late, bool):
+        told += (", " if told else "; ") + f"{words.length(late / 1000)} late"
+    return told
 
 
 def who(event: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import enum
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redflag.access import agent_tokens
@@ -86,6 +86,24 @@ async def tagged(connection: Any, tag: str, *, limit: int) -> list[uuid.UUID]:
 async def named(connection: Any, ids: Sequence[uuid.UUID]) -> list[dict[str, Any]]:
     """Some agents, by what they are called; those that are not there are left out."""
     return [dict(row) for row in await sql.named.all(connection, ids=list(ids))]
+
+
+async def names(connection: Any, ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID, str]:
+    """What agents are called, by id; None and ids of no agent are left out."""
+    wanted = sorted({one for one in ids if one is not None})
+    rows = await sql.names.all(connection, ids=wanted) if wanted else []
+    return {row["id"]: row["display_name"] for row in rows}
+
+
+async def called(connection: Any, name: str) -> uuid.UUID:
+    """The agent of a host name, or of what people call it. Raises NotFound where there is none, InvalidInput where there are several."""
+    rows = await sql.called.all(connection, name=name)
+    if not rows:
+        raise NotFound(f"No agent is called {name[:100]!r}", "See the list of agents")
+    if len(rows) > 1:
+        raise InvalidInput(f"Several agents are called {name[:100]!r}", "Give the id of the one that is meant")
+    found: uuid.UUID = rows[0]["id"]
+    return found
 
 
 async def rename(

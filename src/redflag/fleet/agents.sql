@@ -35,6 +35,14 @@ FROM agents a LEFT JOIN agent_presence p ON p.agent_id = a.id
 WHERE a.id = ANY (:ids::uuid[]) AND a.removed_at IS NULL
 ORDER BY display_name, a.id;
 
+-- name: names
+-- What some agents are called.
+SELECT id, coalesce(name, hostname) AS display_name FROM agents WHERE id = ANY (:ids::uuid[]);
+
+-- name: called
+-- The agents that are called just so, whatever its case: enough of them to see that it is more than one.
+SELECT id FROM agents WHERE lower(hostname) = lower(:name::text) OR lower(name) = lower(:name::text) ORDER BY removed_at NULLS FIRST, created_at LIMIT 3;
+
 -- name: rename
 -- What people call it, and how they group it; NULL leaves as it is.
 UPDATE agents SET name = coalesce(:name, name), tags = coalesce(:tags::text[], tags), act = :act

@@ -93,11 +93,12 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         async with connections.acquire() as connection:
             await migrate.require_current(connection)
             signer, memory = await _open_log(connection, settings)
+        check_ins = CheckIns(connections, processes=settings.workers)
         context = Context(
             settings,
             connections,
             Authenticator(connections),
-            CheckIns(connections, processes=settings.workers),
+            check_ins,
             Reports(connections),
             Holds(connections),
             Sweeper(
@@ -106,6 +107,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
                 interval=settings.sweep_interval,
                 gap=settings.sweep_gap,
                 grace=settings.sweep_grace,
+                courtesy=check_ins.courtesy,
             ),
             signer,
             memory,

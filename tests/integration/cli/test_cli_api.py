@@ -434,7 +434,8 @@ async def test_a_timeout_is_told_in_the_history_and_can_be_left_out(cli: Cli, ho
     await asyncio.to_thread(_until, ended)
     told = await asyncio.to_thread(cli, "history", "--agent", host.id, "--result", "timed_out")
     assert re.search(
-        rf"{host.hostname}: scan_updates timed out after \S+ s: it was not delivered within 30 min 0 s  \(by timeout service on cli-test\)",
+        rf"{host.hostname}: scan_updates timed out after \S+ s: it was not delivered within 30 min 0 s; detected by cli-test, "
+        r"[\d.]+ s late  \(by timeout service on cli-test\)",
         told.out,
     )
     without = await asyncio.to_thread(cli, "history", "--command", command, "--no-timeouts", "--json")

@@ -15,6 +15,8 @@ from redflag.web.dashboard import (
     entrance,
     errors,
     history,
+    history_audit,
+    history_record,
     live,
     overview,
     timeouts,
@@ -28,7 +30,8 @@ AGENTS = (enrol, agents, agent)
 COMMANDS = (commands, command_new, command_detail)
 SETTINGS = (about, people, tokens, enrolment, targets, forwarders, retention, redaction)
 UPDATES = (updates, update_batches, update_one)
-ROOMS = (overview, *AGENTS, *UPDATES, *COMMANDS, history, timeouts, *SETTINGS, entrance, live, assets)
+HISTORY = (history, history_audit, history_record)
+ROOMS = (overview, *AGENTS, *UPDATES, *COMMANDS, *HISTORY, timeouts, *SETTINGS, entrance, live, assets)
 
 
 def add_to(admin: FastAPI) -> None:

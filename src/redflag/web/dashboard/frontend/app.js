@@ -4,6 +4,7 @@ import "@tabler/core/dist/js/tabler.esm.js";
 import htmx from "htmx.org/dist/htmx.esm.js";
 import "./bars.js";
 import "./dialogs.js";
+import "./history.js";
 import "./live.js";
 import "./regions.js";
 import "./selection.js";
