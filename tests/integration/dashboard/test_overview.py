@@ -14,6 +14,7 @@ from integration.commands.helpers import MINUTE, make_agent, make_command
 from integration.dashboard.waiting import until
 from redflag.access.roles import Role
 from redflag.audit import actor as actors
+from redflag.audit import redaction
 from redflag.audit import events
 from redflag.updates import inventory
 from redflag.web.dashboard import summary
