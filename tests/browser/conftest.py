@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from databases import own_database
 from redflag.access import users
@@ -25,6 +25,8 @@ from serving import serving
 migrated, dsn_owner, dsn_server, owner, server, pool = own_database("browser")
 
 PASSWORD = "correct horse battery"
+# What is live comes with a beat, and who is there with one every ten seconds
+expect.set_options(timeout=20_000)
 ROOT = Path(__file__).resolve().parents[2]
 # A browser that asks nobody for anything but what it is shown
 FLAGS = (

@@ -55,8 +55,10 @@ WITH named AS (
   FROM named WHERE c.id = named.id AND c.status = 'sent' AND c.acknowledged_at IS NULL AND NOT c.id = ANY (:running::uuid[])
   RETURNING c.id
 ), started AS (
-  UPDATE agent_commands c SET status = 'running', acknowledged_at = coalesce(c.acknowledged_at, now()), last_progress_at = now(), act = :act
-  FROM named WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = ANY ('{pending,sent}')
+  UPDATE agent_commands c SET status = 'running', acknowledged_at = coalesce(c.acknowledged_at, now()), last_progress_at = now(),
+    progress = coalesce(said.message, c.progress), act = :act
+  FROM named LEFT JOIN unnest(:said_of::uuid[], :said::text[]) AS said (id, message) ON said.id = named.id
+  WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = ANY ('{pending,sent}')
   RETURNING c.id
 ), renewed AS (
   UPDATE agent_commands c SET last_progress_at = now(), progress = coalesce(said.message, c.progress)

@@ -14,6 +14,12 @@ _ENDS = {
     Result.ERROR: "failed with an error",
     Result.CANCELLED: "was cancelled",
 }
+_ACCESSES = {
+    "login": "logged in",
+    "logout": "logged out",
+    "history_read": "read the history",
+    "audit_exported": "exported the audit trail",
+}
 _STARTS = {
     Result.PENDING: "was enqueued",
     Result.SENT: "was handed to the agent",
@@ -30,8 +36,9 @@ def what(event: dict[str, Any]) -> str:
     if kind == Kind.LATE_RESULT:
         return f"{subject} {message}"
     told = message or str(event.get("action") or kind).replace("_", " ")
-    if kind == Kind.ACCESS and message and event.get("action"):
-        told = f"{str(event['action']).replace('_', ' ')}: {message}"
+    if kind == Kind.ACCESS and event.get("action"):
+        action = str(event["action"])
+        told = _ACCESSES.get(action, action.replace("_", " ")) + (f": {message}" if message else "")
     return f"refused: {told}" if event["result"] == Result.DENIED else told
 
 

@@ -346,6 +346,16 @@ async def test_one_that_was_acknowledged_is_never_taken_back(
 # --- Idle ---
 
 
+async def test_how_far_it_is_may_be_said_with_its_start(
+    pool: Any, server: Any, owner: Any, agent_id: uuid.UUID
+) -> None:
+    one = await make_command(owner, agent_id)
+    await ask(pool, agent_id)
+    await queue.acknowledge(server, agent_actor(agent_id), agent_id, Progress(running=(one,), said=((one, "1 of 7"),)))
+    found = await command(owner, one)
+    assert (found["status"], found["progress"]) == ("running", "1 of 7")
+
+
 async def test_word_of_progress_moves_the_deadline_and_is_no_change(
     pool: Any, server: Any, owner: Any, agent_id: uuid.UUID
 ) -> None:

@@ -21,7 +21,7 @@ VERIFIER = Path(__file__).resolve().parents[3] / "verify" / "redflag_verify.py"
 
 
 async def _published(admin: httpx.AsyncClient) -> str:
-    """The log's key, once a checkpoint covers what was recorded until now. What other tests left that can have no position waits for ever."""
+    """The log's key, once a checkpoint covers the newest transition. What other tests left may wait for a position for ever."""
     newest = (await admin.get("/api/v1/commands/history", params={"limit": 1, "kind": "transition"})).json()["events"]
     assert newest
     for _ in range(400):
