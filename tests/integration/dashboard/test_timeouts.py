@@ -45,7 +45,7 @@ async def test_what_expires_within_the_chosen_time_is_listed_the_nearest_first(v
     agent = await make_agent(owner)
     later, sooner, far = [
         await make_command(owner, agent, status, overdue=-left)
-        for status, left in (("pending", 40 * MINUTE), ("running", 20 * MINUTE), ("pending", 3 * HOUR))
+        for status, left in (("pending", MINUTE), ("running", MINUTE / 2), ("pending", 3 * HOUR))
     ]
     text = await viewer.region("/timeouts?within=1h", "next")
     assert text.index(str(sooner)) < text.index(str(later))
