@@ -166,3 +166,10 @@ async def test_redaction_shows_what_would_be_left(admin):
     headers = {"HX-Request": "true", "HX-Target": "left", "X-CSRF-Token": admin.csrf}
     answer = await admin.post("/settings/redaction", data={"text": "password=hunter2 <b>"}, headers=headers)
     assert answer.text.strip() == '<pre class="output">password=[redacted] &lt;b&gt;</pre>'
+
+
+async def test_an_authority_that_is_no_certificate_is_refused_with_the_reason(admin):
+    for ca in ("no certificate", "\N{PILE OF POO}"):
+        fields = {"name": "siem", "host": "127.0.0.1", "port": "6514", "ca": ca}
+        answer = await admin.act("/settings/forwarders", 422, **fields)
+        assert "no certificate" in answer.json()["detail"]
