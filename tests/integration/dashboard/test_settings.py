@@ -173,3 +173,8 @@ async def test_an_authority_that_is_no_certificate_is_refused_with_the_reason(ad
         fields = {"name": "siem", "host": "127.0.0.1", "port": "6514", "ca": ca}
         answer = await admin.act("/settings/forwarders", 422, **fields)
         assert "no certificate" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("field", ["name", "reason", "actor"])
+async def test_a_hold_with_a_nul_byte_is_refused_and_not_a_fault(admin, field):
+    await admin.act("/settings/retention/holds", 422, **({"name": "n", "reason": "r"} | {field: "a\x00b"}))
