@@ -2,23 +2,26 @@
 
 Every admin route names its permission with `allow(...)`; a route without one cannot be added to the app. What is refused is
 recorded: by name for whoever is known, counted by address for whoever is not.
+
+Forms come as browsers send them, in UTF-8; in no other encoding is one read, known caller or not. A form that names its own
+encoding chooses the decoder, and some of Python's take minutes for a megabyte.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from redflag.access.principals import Principal
 from redflag.access.roles import Permission
 from redflag.audit import events
 from redflag.audit.actor import Actor
-from redflag.errors import NotAuthenticated, NotPermitted, RedFlagError
+from redflag.errors import InvalidInput, NotAuthenticated, NotPermitted, RedFlagError
 from redflag.web.context import Context, address, context
 
 
@@ -48,6 +51,16 @@ class GuardedRoute(APIRoute):
         if self.permission is None:
             raise TypeError(f"{path} does not say who may call it: give it a caller of allow(...) or mark it @public")
 
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's, which reads the body before any guard is asked: what must not be read is refused here."""
+        answer = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            _refuse_parts(request)
+            return await answer(request)
+
+        return handler
+
 
 def allow(permission: Permission, *, while_password_is_temporary: bool = False) -> Any:
     """The default of a route's `caller`: lets in whoever has the permission, and tells who that is."""
@@ -63,6 +76,14 @@ def public(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a route that everybody may call."""
     endpoint.permission = "public"  # type: ignore[attr-defined]
     return endpoint
+
+
+def _refuse_parts(request: Request) -> None:
+    """Raises InvalidInput for a form in parts (RFC 7578): none of our pages sends one."""
+    if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
+        raise InvalidInput(
+            "A form in parts (multipart) is not read here", "Send application/x-www-form-urlencoded, or JSON on the API"
+        )
 
 
 def _declared(endpoint: Callable[..., Any], what: str) -> Any:

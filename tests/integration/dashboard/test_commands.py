@@ -207,6 +207,27 @@ async def test_the_page_of_a_command_tells_its_life_its_output_and_its_records(o
     assert await pool.fetchval(read, f"user:{operator.name}", f"command_id={command_id}") == 1
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"HX-Target": "now"}, {"HX-Target": "x"}, {"HX-Request": "true", "HX-Target": "record"}, None],
+    ids=str,
+)
+async def test_however_the_records_of_a_command_are_asked_for_the_reading_is_recorded(person, enrol, pool, headers):
+    reader = await person(Role.OPERATOR)
+    agent = await enrol()
+    command_id = await enqueue(reader, agent)
+    await run(agent, command_id, stdout="said in confidence")
+    path = f"/commands/{command_id}"
+    if headers is None:
+        record = await pool.fetchval(
+            "SELECT id FROM update_logs WHERE command_id = $1 AND stdout <> ''", uuid.UUID(command_id)
+        )
+        path += f"/output/{record}/stdout"
+    assert "said in confidence" in (await reader.get(path, headers=headers)).text
+    read = "SELECT count(*) FROM update_logs WHERE action = 'history_read' AND actor = $1 AND message = $2"
+    assert await pool.fetchval(read, f"user:{reader.name}", f"command_id={command_id}") == 1
+
+
 async def test_a_viewer_sees_where_a_command_is_and_nothing_of_its_records(viewer, operator, enrol):
     agent = await enrol()
     command_id = await enqueue(operator, agent)

@@ -208,3 +208,17 @@ async def test_a_part_of_a_page_whose_session_is_over_sends_the_whole_page_to_lo
     answer = await nobody.get("/agents", headers=headers)
     assert answer.status_code == 204
     assert answer.headers["hx-redirect"] == "/login?next=%2Fagents%3Ftag%3Da"
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[::1", "//[x]", "http://\N{FRACTION SLASH}", "\xff"])
+async def test_an_address_that_is_none_is_no_fault_of_the_servers(nobody, admin, address):
+    said = address.encode()
+    answer = await nobody.post("/login", data={"username": "x", "password": "y"}, headers={"Origin": said})
+    assert answer.status_code == 403
+    answer = await admin.post("/timeouts/run", headers={"X-CSRF-Token": admin.csrf, "Origin": said})
+    assert answer.status_code == 403
+    answer = await nobody.get("/agents", headers={"HX-Request": "true", "HX-Current-URL": said})
+    assert answer.status_code == 204
+    assert answer.headers["hx-redirect"].startswith("/login")
+    answer = await nobody.post("/timeouts/run", headers={"Referer": said})
+    assert answer.status_code == 303

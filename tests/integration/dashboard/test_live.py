@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
+import httpx
 import pytest
 
 from redflag.access.roles import Role
@@ -87,3 +89,25 @@ async def test_many_pages_make_beats_come_less_often(pool):
     await asyncio.gather(*waits)
     for one in listening:
         await one.aclose()
+
+
+async def test_one_person_does_not_take_the_streams_of_all(person, viewer, base_url):
+    greedy = await person(Role.VIEWER)
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        contextlib.AsyncExitStack() as held,
+        httpx.AsyncClient(base_url=base_url, cookies=greedy.cookies, limits=limits, timeout=30) as many,
+    ):
+        open_now = []
+        for _ in range(130):
+            answer = await held.enter_async_context(many.stream("GET", "/live"))
+            if answer.status_code != 200:
+                break
+            open_now.append(answer.aiter_bytes())
+            await anext(open_now[-1])
+        assert answer.status_code == 503
+        assert len(open_now) == live.MOST_OF_ONE
+        assert answer.headers["retry-after"]
+        events = _events(viewer)
+        assert (await anext(events))[0] == "pulse"
+        await events.aclose()

@@ -167,3 +167,15 @@ async def test_redaction_shows_what_would_be_left(admin):
     headers = {"HX-Request": "true", "HX-Target": "left", "X-CSRF-Token": admin.csrf}
     answer = await admin.post("/settings/redaction", data={"text": "password=hunter2 <b>"}, headers=headers)
     assert answer.text.strip() == '<pre class="output">password=[redacted] &lt;b&gt;</pre>'
+
+
+async def test_an_authority_that_is_no_certificate_is_refused_with_the_reason(admin):
+    for ca in ("no certificate", "\N{PILE OF POO}"):
+        fields = {"name": "siem", "host": "127.0.0.1", "port": "6514", "ca": ca}
+        answer = await admin.act("/settings/forwarders", 422, **fields)
+        assert "no certificate" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("field", ["name", "reason", "actor"])
+async def test_a_hold_with_a_nul_byte_is_refused_and_not_a_fault(admin, field):
+    await admin.act("/settings/retention/holds", 422, **({"name": "n", "reason": "r"} | {field: "a\x00b"}))

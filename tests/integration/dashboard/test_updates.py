@@ -188,6 +188,7 @@ async def test_packages_are_decided_on_in_all_agents_and_what_becomes_of_them_st
     assert "Install 2 approved updates" in shown
     seen = await viewer.page(batch)
     assert "2 updates approved" in _text(seen)
+    assert admin.name not in seen, "who decided is in the history, which a viewer does not read"
     assert "/updates/act" not in seen
 
 

@@ -40,11 +40,9 @@ async def show(
             told = await history.of_command(connection, command_id)
         if region != "now":
             back, forth = await listing.retries(connection, command_id)
-        if reads and not region:
-            await events.record_read(
-                connection, visitor.actor, action="history_read", session=visitor.principal.session,
-                query=f"command_id={command_id}",
-            )  # fmt: skip
+        if reads:
+            # Whatever region was asked for: that is for the browser to say. Once an hour it is a record
+            await _record_read(connection, visitor, command_id)
     explain(visitor, [command])
     mark = f"{command['version']}.{command['late_reports']}"
     answer = page(
@@ -73,9 +71,10 @@ async def show(
 async def download(
     command_id: uuid.UUID, record_id: uuid.UUID, stream: str, visitor: Visitor = enter(Permission.READ_HISTORY)
 ) -> Response:
-    """What a record holds of a stream, as a file."""
+    """What a record holds of a stream, as a file. Who reads is recorded, as for the page."""
     async with visitor.pool.acquire() as connection:
         found = [one for one in await history.of_command(connection, command_id) if one["id"] == record_id]
+        await _record_read(connection, visitor, command_id)
     text = found[0][stream] if found and stream in {"stdout", "stderr"} else None
     if text is None:
         raise NotFound("There is no such output", "See the command's page")
@@ -107,6 +106,12 @@ async def retry(request: Request, command_id: uuid.UUID, visitor: Visitor = ente
         content=told,
         to=None if "hx-request" in request.headers else f"/commands/{new['id']}",
     )
+
+
+async def _record_read(connection: Any, visitor: Visitor, command_id: uuid.UUID) -> None:
+    await events.record_read(
+        connection, visitor.actor, action="history_read", session=visitor.principal.session, query=f"command_id={command_id}"
+    )  # fmt: skip
 
 
 def _outputs(told: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[output.Stream]]]:

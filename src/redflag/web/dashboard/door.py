@@ -97,8 +97,8 @@ def require_same_site(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         return
-    known = {request.headers.get("host", ""), urllib.parse.urlsplit(context(request).settings.url).netloc}
-    if urllib.parse.urlsplit(origin).netloc not in known:
+    known = {request.headers.get("host", ""), _split(context(request).settings.url).netloc} - {""}
+    if _split(origin).netloc not in known:
         raise NotPermitted(
             "This came from another address than this server's", "If a proxy is in front, set REDFLAG_PUBLIC_URL"
         )
@@ -144,11 +144,19 @@ def local(path: str | None) -> str:
     return path
 
 
+def _split(address: str) -> urllib.parse.SplitResult:
+    """The parts of an address that somebody gave; of one that is none, empty ones."""
+    try:
+        return urllib.parse.urlsplit(address)
+    except ValueError:
+        return urllib.parse.urlsplit("")
+
+
 def _login(request: Request) -> str:
     """Where to log in, and from there back: to the page, or for a part of a page to the page that asked for it."""
     asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if "hx-request" in request.headers or request.method not in {"GET", "HEAD"}:
-        on = urllib.parse.urlsplit(request.headers.get("hx-current-url", request.headers.get("referer", "")))
+        on = _split(request.headers.get("hx-current-url", request.headers.get("referer", "")))
         asked = on.path + (f"?{on.query}" if on.query else "")
     back = local(asked)
     return LOGIN if back == "/" else f"{LOGIN}?{urllib.parse.urlencode({'next': back})}"

@@ -3,7 +3,7 @@
 A page holds one stream of events. A beat names subjects (commands, agents, …); the page's regions that show them ask for
 themselves anew. With many pages beats come less often and the pages answer them at moments of their own, so that open pages
 cost the server the same however many there are. Nobody listens: nothing is looked for. A stream ends when its session does,
-and when the server stops.
+and when the server stops. Nobody takes the streams of everybody: one person has so many of a process, and no more.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import datetime
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,6 +34,8 @@ sql = queries.load(__file__, "live.sql")
 router = APIRouter(prefix="/live", route_class=GuardedRoute, include_in_schema=False)
 
 MOST = 2_000
+# Of one person; the pages beyond ask every few seconds instead
+MOST_OF_ONE = 100
 BEAT_SECONDS = 1.0
 # So many pages make a beat a second longer
 PAGES_A_SECOND = 40
@@ -52,6 +55,7 @@ class Pulse:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._told: dict[asyncio.Event, set[str]] = {}
+        self._of: Counter[Any] = Counter()
         self._closed = False
         self._somebody = asyncio.Event()
 
@@ -63,12 +67,19 @@ class Pulse:
         """How long a beat is with as many pages as there are now."""
         return max(BEAT_SECONDS, len(self._told) / PAGES_A_SECOND)
 
-    async def listen(self) -> AsyncIterator[set[str]]:
-        """What changed, as it changes; an empty set where nothing did for a while. Ends when the server stops. Raises Overloaded."""
+    def require_room(self, person: Any) -> None:
+        """Raises Overloaded where no other page of this person is taken in."""
+        if person is not None and self._of[person] >= MOST_OF_ONE:
+            raise Overloaded(f"{MOST_OF_ONE} pages of yours are open already")
         if self._closed or len(self._told) >= MOST:
             raise Overloaded(f"{MOST} pages are open already")
+
+    async def listen(self, person: Any = None) -> AsyncIterator[set[str]]:
+        """What changed, as it changes; an empty set where nothing did for a while. Ends when the server stops. Raises Overloaded."""
+        self.require_room(person)
         woken = asyncio.Event()
         self._told[woken] = set()
+        self._of[person] += 1
         self._somebody.set()
         try:
             while not self._closed:
@@ -79,6 +90,9 @@ class Pulse:
                 yield subjects
         finally:
             del self._told[woken]
+            self._of[person] -= 1
+            if not self._of[person]:
+                del self._of[person]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks for what changed while somebody listens, until `stop` is set."""
@@ -149,23 +163,27 @@ async def _first(*waits: Any) -> None:
 @router.get("")
 async def stream(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)) -> Response:
     """The stream of a page: `pulse` events with the subjects that changed, and `bye` when the session is over."""
-    pulse, token = visitor.context.pulse, door.session_token(request)
+    pulse, token, person = visitor.context.pulse, door.session_token(request), visitor.principal.user_id
+    # Before the answer begins: afterwards nothing can be refused
+    pulse.require_room(person)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _events(pulse, visitor.context.authenticator, token), media_type="text/event-stream", headers=headers
+        _events(pulse, visitor.context.authenticator, token, person), media_type="text/event-stream", headers=headers
     )
 
 
-async def _events(pulse: Pulse, authenticator: Authenticator, token: str) -> AsyncIterator[bytes]:
+async def _events(pulse: Pulse, authenticator: Authenticator, token: str, person: Any) -> AsyncIterator[bytes]:
     yield b"retry: 3000\n\n" + _event("pulse", {"subjects": [], "spread": 0})
-    async for subjects in pulse.listen():
-        try:
-            await authenticator.authenticate(token)
-        except NotAuthenticated:
-            yield _event("bye", {})
-            return
-        spread = round(pulse.beat_seconds * 1000 - BEAT_SECONDS * 1000)
-        yield _event("pulse", {"subjects": sorted(subjects), "spread": spread})
+    # Others came in between: the browser asks again, and is then refused in time
+    with contextlib.suppress(Overloaded):
+        async for subjects in pulse.listen(person):
+            try:
+                await authenticator.authenticate(token)
+            except NotAuthenticated:
+                yield _event("bye", {})
+                return
+            spread = round(pulse.beat_seconds * 1000 - BEAT_SECONDS * 1000)
+            yield _event("pulse", {"subjects": sorted(subjects), "spread": spread})
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from redflag import words
 from redflag.access.roles import Permission
 from redflag.audit import erasure, holds, retention
 from redflag.errors import InvalidInput
+from redflag.web.api.fields import NO_NUL
 from redflag.web.api.retention import ARCHIVES
 from redflag.web.dashboard.door import Visitor, enter
 from redflag.web.dashboard.pages import done
@@ -53,12 +54,12 @@ async def set_policy(
 @router.post("/holds")
 async def place_hold(
     request: Request,
-    name: Annotated[str, Form(max_length=100)] = "",
-    reason: Annotated[str, Form(max_length=1000)] = "",
+    name: Annotated[str, Form(max_length=100, pattern=NO_NUL)] = "",
+    reason: Annotated[str, Form(max_length=1000, pattern=NO_NUL)] = "",
     since: Annotated[str, Form(max_length=50)] = "",
     until: Annotated[str, Form(max_length=50)] = "",
     agent_id: Annotated[str, Form(max_length=36)] = "",
-    actor: Annotated[str, Form(max_length=700)] = "",
+    actor: Annotated[str, Form(max_length=700, pattern=NO_NUL)] = "",
     visitor: Visitor = MANAGER,
 ) -> Response:
     """Places a legal hold."""
@@ -83,8 +84,8 @@ async def release_hold(request: Request, hold_id: uuid.UUID, visitor: Visitor = 
 @router.post("/erasures")
 async def erase(
     request: Request,
-    actor: Annotated[str, Form(max_length=700)] = "",
-    reason: Annotated[str, Form(max_length=erasure.REASON_LIMIT)] = "",
+    actor: Annotated[str, Form(max_length=700, pattern=NO_NUL)] = "",
+    reason: Annotated[str, Form(max_length=erasure.REASON_LIMIT, pattern=NO_NUL)] = "",
     go: Annotated[str, Form(max_length=10)] = "",
     visitor: Visitor = MANAGER,
 ) -> Response:
