@@ -38,7 +38,7 @@ class Regions(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """One element."""
         said = {name: value or "" for name, value in attrs}
-        subjects = frozenset(re.findall(r"live:([a-z]+)", said.get("hx-trigger", "")))
+        subjects = frozenset(re.findall(r"(?:live|slow):([a-z]+)", said.get("hx-trigger", "")))
         if subjects and "hx-get" in said:
             self.found.append((said.get("hx-target", "").lstrip("#") or said.get("id", ""), said["hx-get"], subjects))
 

@@ -16,12 +16,8 @@ _FILES = re.compile(
 
 
 def pattern(path: str) -> str:
-    """An address without what differs from one thing to another: ids, and the values of its query."""
-    parts = urllib.parse.urlsplit(path)
-    names = sorted({name for name, value in urllib.parse.parse_qsl(parts.query) if value})
-    plain = re.sub(r"(/updates/packages)/.*", r"\1/…", _ID.sub("…", parts.path))
-    # A filter alone is another look at a page; which of its values, or which two together, is not
-    return plain + ("?" + names[0] if len(names) == 1 else "?…" if names else "")
+    """An address without what differs from one thing to another: ids, and its query. A filter is the same page."""
+    return _ID.sub("…", urllib.parse.urlsplit(path).path)
 
 
 async def pages(page: Page, most: int = 60) -> AsyncIterator[str]:

@@ -102,7 +102,9 @@ async def test_an_enrolment_token_is_listed_and_revoked(admin, pool):
     assert "a rack of hosts" in await admin.region("/settings/enrolment", "tokens")
     await admin.act(f"/settings/enrolment/{row['id']}/revoke")
     await admin.act(f"/settings/enrolment/{row['id']}/revoke", 404)
-    recorded = "SELECT count(*) FROM update_logs WHERE action = 'enrolment_token_revoked' AND metadata ->> 'subject_id' = $1"
+    recorded = (
+        "SELECT count(*) FROM update_logs WHERE action = 'enrolment_token_revoked' AND metadata ->> 'subject_id' = $1"
+    )
     assert await pool.fetchval(recorded, str(row["id"])) == 1
 
 

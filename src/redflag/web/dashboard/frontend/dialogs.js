@@ -31,7 +31,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (!asking || !target.contains(asking)) return;
   event.detail.shouldSwap = false;
   const name = requestConfig?.triggeringEvent?.type;
-  if (name?.startsWith("live:")) waiting.add(name);
+  if (/^(live|slow):/.test(name ?? "")) waiting.add(name);
 });
 
 // <button data-opens="id"> opens the dialog of that id; a dialog closes at [data-closes] and when its form was accepted

@@ -1,11 +1,13 @@
 // Live: one stream of server-sent events says which subjects changed; each region that listens asks for itself anew.
 //
-// <div hx-get="…" hx-trigger="live:commands from:body"> is drawn anew when commands changed. Where no stream comes through, the
+// <div hx-get="…" hx-trigger="live:commands from:body"> is drawn anew when commands changed; with slow:commands at most every few
+// seconds, and once more after the last change, so that what is shown last is how it is. Where no stream comes through, the
 // regions are asked for every few seconds instead. When nothing was heard of the server for a while the page says that it is stale.
 const page = document.body;
 const SUBJECTS = ["agents", "presence", "commands", "updates", "records", "log", "settings"];
 const STALE_MS = 20_000;
 const POLL_MS = 10_000;
+const SLOW_MS = 4_000;
 let heard = Date.now();
 let streaming = false;
 let lastPoll = 0;
@@ -13,12 +15,34 @@ let ended = false;
 
 /** Tells the page that subjects changed, each listener at a moment of its own within `spread` ms: many pages, one server. */
 function announce(subjects, spread = 0) {
-  const tell = () => subjects.forEach((subject) => page.dispatchEvent(new CustomEvent(`live:${subject}`)));
+  const tell = () => subjects.forEach((subject) => {
+    page.dispatchEvent(new CustomEvent(`live:${subject}`));
+    slowly(subject);
+  });
   if (document.visibilityState === "hidden") missed = new Set([...missed, ...subjects]);
   else if (spread) setTimeout(tell, Math.random() * spread);
   else tell();
 }
 let missed = new Set();
+
+// By subject: when it was last told slowly, or the timer by which it will be
+const told = new Map();
+const later = new Map();
+
+function slowly(subject) {
+  if (later.has(subject)) return;
+  const tell = () => {
+    later.delete(subject);
+    told.set(subject, Date.now());
+    page.dispatchEvent(new CustomEvent(`slow:${subject}`));
+  };
+  const wait = (told.get(subject) ?? 0) + SLOW_MS - Date.now();
+  if (wait <= 0) tell();
+  else later.set(subject, setTimeout(tell, wait));
+}
+
+// An act's answer names subjects as well, by the header HX-Trigger; what is shown slowly hears of them too
+SUBJECTS.forEach((subject) => page.addEventListener(`live:${subject}`, (event) => event.target !== page && slowly(subject)));
 
 function stale(is) {
   const notice = document.getElementById("stale");
