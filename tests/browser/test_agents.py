@@ -111,7 +111,7 @@ async def test_chosen_agents_stay_chosen_while_the_list_changes_and_are_acted_on
     await expect(page.locator("#rows .tag", has_text="web")).to_have_count(2)
     await page.get_by_role("button", name="Reboot…").click()
     await page.get_by_role("button", name="Restart them…").click()
-    await page.locator("#confirm").get_by_role("button", name="Not now").click()
+    await page.locator("#confirm").get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Reboot…").click()
     await page.get_by_role("button", name="Restart them…").click()
     await page.locator("#confirm").get_by_role("button", name="Yes, restart them").click()

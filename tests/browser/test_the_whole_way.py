@@ -129,7 +129,7 @@ async def _log_in(page: Page, first_password: str) -> None:
     await page.get_by_label("Password").fill(first_password)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Choose a password of your own")
-    await page.get_by_label("Password until now").fill(first_password)
+    await page.get_by_label("Current password").fill(first_password)
     await page.get_by_label("New password", exact=True).fill(PASSWORD)
     await page.get_by_label("New password again").fill(PASSWORD)
     await page.get_by_role("button", name="Change password").click()
