@@ -115,14 +115,15 @@ async def _lateness(bench: Bench, database: Database, live: int) -> None:
     )  # fmt: skip
 
 
-async def _due_soon(database: Database, count: int, spread: str = "") -> int:
+async def _due_soon(database: Database, count: int, spread: str = "", *, present: int = 0) -> int:
     """Fills in so many commands, due a few seconds after the last of them is there; how long it takes is tried out with a tenth of
-    them, due in hours. Returns how many those are."""
+    them, due in hours. Returns how many those are. None is for the first agents, those `present`: they would fetch them instead."""
     trial, began = max(count // 10, 1000), time.perf_counter()
-    await fill.pending(database.superuser, trial, of_agents=AGENTS, indexes=False)
+    away = {"of_agents": AGENTS - present, "first_agent": 1 + present}
+    await fill.pending(database.superuser, trial, indexes=False, **away)
     lead = (time.perf_counter() - began) * count / trial * 1.3 + database.bench.of(5, 10)
     due = f"date_trunc('milliseconds', now()) + interval '{lead} seconds'{spread}"
-    await fill.pending(database.superuser, count, of_agents=AGENTS, due=due, indexes=False)
+    await fill.pending(database.superuser, count, due=due, indexes=False, **away)
     await database.superuser.execute("ANALYZE agent_commands", timeout=120)
     return trial
 
@@ -176,13 +177,15 @@ async def _first_difference(database: Database) -> Any:
 
 
 async def _storm(bench: Bench, database: Database) -> None:
-    """200,000 due at one instant: once alone, and once while the fleet checks in."""
+    """200,000 due at one instant: once alone, and once while other agents check in. What is past its deadline was not fetched, so that
+    its agents are those which are away."""
     count = bench.of(20_000, 200_000)
+    rate = bench.of(500, 1667)
     bench.say(f"{count:,} commands that are due at one instant, twice")
     await fill.agents(database.superuser, AGENTS)
     for alone in (True, False):
         async with database.server() as server:
-            await _due_soon(database, count)
+            await _due_soon(database, count, present=0 if alone else rate * 2)
             at = await database.superuser.fetchval("SELECT min(next_deadline_at) FROM agent_commands")
             left = await _until(database, at)
             if alone:
@@ -191,12 +194,11 @@ async def _storm(bench: Bench, database: Database) -> None:
                     await _drained(database, 120)
                 await _report_storm(bench, database, at, count, used, left, None)
             else:
-                await _beside_check_ins(bench, database, server, at, count)
+                await _beside_check_ins(bench, database, server, at, count, rate)
 
 
-async def _beside_check_ins(bench: Bench, database: Database, server: Server, at: Any, count: int) -> None:
+async def _beside_check_ins(bench: Bench, database: Database, server: Server, at: Any, count: int, rate: int) -> None:
     """Check-ins begin to be measured a second before the storm, and end with it."""
-    rate = bench.of(500, 1667)
     agents = rate * 2
     joining = load.joining_seconds(agents, rate, 500)
     left = await _until(database, at) - joining - 1.5

@@ -101,6 +101,22 @@ async def agents(connection: Any, count: int, *, first: int = 1) -> None:
         )  # fmt: skip
 
 
+async def updates(connection: Any, of_agents: int, *, each: int) -> None:
+    """So many updates for every agent: of some 2,000 packages, in every severity and in most states."""
+    async with bare(connection, "updates", indexes=of_agents * each > 100_000):
+        await connection.execute(
+            "INSERT INTO updates (agent_id, package_type, package_name, description, current_version, available_version, severity,"
+            " repository_source, size_bytes, status, first_seen_at, last_seen_at, status_at)"
+            f" SELECT {_AGENT_SQL.format('g')}, 'apt', 'libexample' || (g * 7 + n * 211) % 2000, 'an example', '1.0-' || n, '1.1-' || n,"
+            "  (ARRAY['unknown', 'low', 'moderate', 'important', 'critical'])[1 + (g + n * n) % 5], 'stable', 10000 * (1 + n),"
+            "  CASE WHEN (g + n) % 3 = 0 THEN 'installed' WHEN (g + n) % 50 = 1 THEN 'approved' WHEN (g + n) % 50 = 2 THEN 'failed'"
+            "    WHEN (g + n) % 50 = 4 THEN 'rejected' ELSE 'pending' END,"
+            "  now() - interval '30 days', now() - interval '1 hour', now() - interval '1 day'"
+            " FROM generate_series(1, $1::integer) g, generate_series(1, $2::integer) n",
+            of_agents, each, timeout=900,
+        )  # fmt: skip
+
+
 async def pending(
     connection: Any,
     count: int,

@@ -24,6 +24,7 @@ import uvloop  # noqa: E402
 
 from bench import (  # noqa: E402
     check_ins,
+    dashboard,
     deadlines,
     deliveries,
     held,
@@ -41,7 +42,7 @@ from redflag.database.embedded import EmbeddedDatabase  # noqa: E402
 FILES = 80_000
 SUBJECTS: dict[str, ModuleType] = {
     module.NAME: module
-    for module in (check_ins, deliveries, open_loop, held, reports, scans, deadlines, record, history)
+    for module in (check_ins, deliveries, open_loop, held, reports, scans, deadlines, record, history, dashboard)
 }
 
 

@@ -19,7 +19,7 @@ def _folders() -> set[str]:
         for path in (ROOT / top).rglob("*"):
             parts = path.relative_to(ROOT).parts
             if path.is_file() and not any(
-                part.startswith((".", "__")) or part.endswith(".egg-info") for part in parts[:-1]
+                part.startswith((".", "__")) or part.endswith(".egg-info") or part == "built" for part in parts[:-1]
             ):
                 found.add("/".join(parts[:-1]) + "/")
     return found - {"src/"}

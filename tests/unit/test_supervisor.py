@@ -152,8 +152,12 @@ def test_a_daemon_that_ends_is_reaped_by_its_starter(daemon: Daemon) -> None:
     assert daemon.status() is None
 
 
-def test_waiting_fails_at_once_with_the_log_when_the_process_ends(daemon: Daemon) -> None:
-    start(daemon, "print('cannot open the port'); raise SystemExit(3)", ready=False)
+def test_waiting_fails_at_once_with_the_log_when_the_process_ends(daemon: Daemon, tmp_path: Path) -> None:
+    # It ends only after it was seen to run
+    seen = tmp_path / "seen"
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(seen)!r}).exists(): time.sleep(0.01)\n"
+    start(daemon, wait + "print('cannot open the port'); raise SystemExit(3)", ready=False)
+    seen.touch()
     before = time.monotonic()
     with pytest.raises(ProcessError, match=r"(?s)sleeper ended while waiting .*exit code 3.*cannot open the port"):
         daemon.wait_until(lambda: False, timeout=60, what="answering")

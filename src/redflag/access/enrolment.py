@@ -23,8 +23,13 @@ MOST_SEATS = 1_000_000
 LONGEST_HOURS = 366 * 24
 
 
-async def create(connection: Any, actor: Actor, label: str, seats: int, hours: float) -> tuple[str, dict[str, Any]]:
-    """Makes a token for `seats` hosts within `hours`. Returns it, this once, and its row. Raises InvalidInput."""
+async def create(
+    connection: Any, actor: Actor, label: str, seats: int, hours: float, *, first_scan: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """Makes a token for `seats` hosts within `hours`; with `first_scan` each is scanned as it comes.
+
+    Returns it, this once, and its row. Raises InvalidInput.
+    """
     clean = require_name(label, "The label of an enrolment token")
     if not 1 <= seats <= MOST_SEATS:
         raise InvalidInput(f"An enrolment token has 1 to {MOST_SEATS} seats", "Give another number of seats")
@@ -37,6 +42,7 @@ async def create(connection: Any, actor: Actor, label: str, seats: int, hours: f
         seats=seats,
         created_by=actor.name,
         lasts=lasts,
+        first_scan=first_scan,
         act=actor.act("enrolment_token_created"),
     )
     return token, dict(row)
@@ -68,3 +74,21 @@ async def revoke(connection: Any, actor: Actor, token_id: uuid.UUID) -> dict[str
 async def list_tokens(connection: Any) -> list[dict[str, Any]]:
     """Every token, the newest first, and whether it works. Never the token itself, nor its hash."""
     return [dict(row) for row in await sql.list_tokens.all(connection)]
+
+
+async def list_open(connection: Any, limit: int = 100) -> list[dict[str, Any]]:
+    """The tokens that work, the newest first."""
+    return [dict(row) for row in await sql.list_open.all(connection, limit=limit)]
+
+
+async def show(connection: Any, token_id: uuid.UUID) -> dict[str, Any]:
+    """One token, and whether it works. Raises NotFound."""
+    row = await sql.token.one(connection, id=token_id)
+    if row is None:
+        raise NotFound(f"No enrolment token {token_id}", "See `redflag agents invitations`")
+    return dict(row)
+
+
+def pasted(url: str, token: str) -> str:
+    """The one command to paste on a host, which enrols it with the server at this address."""
+    return f"curl -fsS {url}/agent/install.sh | sudo sh -s -- {token}"

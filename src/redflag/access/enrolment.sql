@@ -1,7 +1,7 @@
 -- name: create
 -- A new enrolment token.
-INSERT INTO enrolment_tokens (label, token_hash, seats, created_by, expires_at, act)
-VALUES (:label, :token_hash, :seats, :created_by, now() + :lasts::interval, :act)
+INSERT INTO enrolment_tokens (label, token_hash, seats, created_by, expires_at, first_scan, act)
+VALUES (:label, :token_hash, :seats, :created_by, now() + :lasts::interval, :first_scan, :act)
 RETURNING id, label, seats, seats_used, created_at, created_by, expires_at;
 
 -- name: take_seat
@@ -20,3 +20,15 @@ RETURNING id, label, seats, seats_used, created_at, created_by, expires_at, revo
 SELECT id, label, seats, seats_used, created_at, created_by, expires_at, revoked_at,
   revoked_at IS NULL AND expires_at > now() AND seats_used < seats AS works
 FROM enrolment_tokens ORDER BY created_at DESC, id DESC;
+
+-- name: list_open
+-- The enrolment tokens that work.
+SELECT id, label, seats, seats_used, created_at, created_by, expires_at, first_scan
+FROM enrolment_tokens WHERE revoked_at IS NULL AND expires_at > now() AND seats_used < seats
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: token
+-- One enrolment token without its hash.
+SELECT id, label, seats, seats_used, created_at, created_by, expires_at, revoked_at, first_scan,
+  revoked_at IS NULL AND expires_at > now() AND seats_used < seats AS works
+FROM enrolment_tokens WHERE id = :id;

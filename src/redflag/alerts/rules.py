@@ -106,9 +106,13 @@ class Firing:
 
 async def firing(connection: Any) -> list[Firing]:
     """The alerts that fire now."""
+    recent = {
+        within: {row["kind"]: row for row in await sql.recent.all(connection, within=within)}
+        for within in sorted({rule.within for rule in RULES})
+    }
     found = []
     for rule in RULES:
-        for row in await sql.recent.all(connection, within=rule.within):
-            if row["kind"] == rule.kind and row["faults"] > rule.more_than:
-                found.append(Firing(rule, row["faults"], row["last_detail"]))
+        row = recent[rule.within].get(rule.kind)
+        if row and row["faults"] > rule.more_than:
+            found.append(Firing(rule, row["faults"], row["last_detail"]))
     return found

@@ -84,6 +84,12 @@ async def record_counted_refusals(connection: Any, replica: str) -> int:
     return await sql.record_counted_refusals.run(connection, actor=f"service:guard@{replica}")
 
 
+async def last_examination(connection: Any) -> dict[str, Any] | None:
+    """The last fsck whose outcome was recorded: `executed_at`, `result`, `message`; None: there was none."""
+    row = await sql.last_examination.one(connection)
+    return dict(row) if row else None
+
+
 def _details(actor: Actor, **more: Any) -> dict[str, Any]:
     act = actor.act(**more)
     del act["actor"]

@@ -48,3 +48,8 @@ FROM ended ORDER BY bucket, key;
 -- name: forget_counters
 -- Counters whose time is long over.
 DELETE FROM audit_throttle WHERE bucket < now() - :kept::interval AND key NOT LIKE 'anonymous:%';
+
+-- name: last_examination
+-- The last fsck whose outcome was recorded, by the service itself and not by a hand.
+SELECT executed_at, result, message FROM update_logs
+WHERE action = 'fsck' AND kind = 'service' AND actor LIKE 'service:fsck@%' ORDER BY executed_at DESC, id DESC LIMIT 1;

@@ -23,6 +23,7 @@ from typing import Any
 
 from redflag.audit import canonical, cosignatures, merkle, origins, sequencer, snapshots, tree
 from redflag.audit.checkpoint import Verifier, open_own
+from redflag.audit.findings import Finding, FoundError, compare, differs, listed, place
 from redflag.audit.growing import GrowingTree, tiles_ended
 from redflag.database import queries
 from redflag.errors import InvalidInput
@@ -38,18 +39,6 @@ SLICE = 128
 _BEFORE = 4
 # Tiles of pruned leaves that are read at once
 TILES = 64
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong: where, what it says, and what it should say."""
-
-    what: str
-    position: int | None = None
-    record_id: str | None = None
-    command_id: str | None = None
-    says: str | None = None
-    expected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +59,6 @@ class Examined:
     cosignatures: int = 0
 
 
-class _FoundError(Exception):
-    """Ends the examination: the first thing that is wrong."""
-
-    def __init__(self, what: str, **where: Any) -> None:
-        self.finding = Finding(what, **where)
-        super().__init__(what)
-
-
 Tell = Callable[[int, int], None]
 
 
@@ -93,7 +74,7 @@ async def examine(connection: Any, verifier: Verifier | None, tell: Tell = _tell
     try:
         with _without_collector():
             await walk.all_of_it()
-    except _FoundError as found:
+    except FoundError as found:
         finding = found.finding
     return Examined(
         walk.events,
@@ -115,7 +96,7 @@ async def require_whole(connection: Any, first: int, end: int) -> None:
         await walk.read_erasures()
         while first < end:
             first += len(walk.check(first, (await walk.fetch(first, end)).rows))
-    except _FoundError as found:
+    except FoundError as found:
         place = f"position {found.finding.position}: " if found.finding.position is not None else ""
         raise ValueError(place + found.finding.what) from None
 
@@ -163,7 +144,7 @@ class _Walk:
         self.events = self.checkpoints = self.erased = self.cosignatures = 0
 
     async def all_of_it(self) -> None:
-        """Everything. Raises _FoundError."""
+        """Everything. Raises FoundError."""
         self._names = await origins.names(self._connection)
         await self.read_erasures()
         await self._read_counted()
@@ -175,9 +156,9 @@ class _Walk:
         self._require_counted(self._sequenced + 1)
         if row := await sql.odd_checkpoint.one(self._connection, size=self._sequenced):
             what = f"a checkpoint of {row['size']} records was signed, and the log has {self._sequenced}"
-            raise _FoundError(what, position=self._sequenced)
+            raise FoundError(what, position=self._sequenced)
         if not self.checkpoints and self._names.first is not None:
-            raise _FoundError(f"the log {self._names.first} was signed, and none of its checkpoints is there")
+            raise FoundError(f"the log {self._names.first} was signed, and none of its checkpoints is there")
         await self._compare_ends()
         for row in unfinished:
             await self._check_snapshot(row)
@@ -185,10 +166,10 @@ class _Walk:
         if found := await sequencer.unplaceable(self._connection):
             record_id, why = found
             what = f"a record waits for a position and can have none, because it cannot be put into a leaf: {why}"
-            raise _FoundError(what, record_id=str(record_id))
+            raise FoundError(what, record_id=str(record_id))
         self.cosignatures, wrong = await cosignatures.examine(self._connection)
         if wrong is not None:
-            raise _FoundError(wrong)
+            raise FoundError(wrong)
 
     async def read_erasures(self) -> None:
         """Reads what erasures name; the records that say so are examined at their own positions."""
@@ -213,7 +194,7 @@ class _Walk:
             size, seen = self._counted.pop()
             if self.checkpoints < seen:
                 what = f"{seen} checkpoints of up to {size} records were there when the log was examined before"
-                raise _FoundError(what, position=max(size - 1, 0), says=str(self.checkpoints), expected=str(seen))
+                raise FoundError(what, position=max(size - 1, 0), says=str(self.checkpoints), expected=str(seen))
 
     async def fetch(self, first: int, end: int) -> _Page:
         """The rows from `first` on, as many as a page holds, and what they are held against."""
@@ -229,7 +210,7 @@ class _Walk:
         except (ArithmeticError, ValueError) as error:
             # The database holds times that no calendar has; fewer positions, until it is this one
             if end - first <= 1:
-                raise _FoundError(f"the record at this position cannot be read: {error}", position=first) from None
+                raise FoundError(f"the record at this position cannot be read: {error}", position=first) from None
         return await self._rows(first, first + (end - first) // 2)
 
     async def _pruned_part(self) -> None:
@@ -241,7 +222,7 @@ class _Walk:
             for index in range(first // merkle.WIDTH, end // merkle.WIDTH):
                 tile = tiles.get((0, index), b"")
                 if len(tile) != merkle.WIDTH * merkle.HASH:
-                    raise _FoundError(
+                    raise FoundError(
                         f"tile 0/{index} of the log is missing or too short", position=index * merkle.WIDTH
                     )
                 hashes += merkle.hashes_of(tile)
@@ -266,7 +247,7 @@ class _Walk:
                     # It waits while nobody reads what it sends
                     await asyncio.sleep(0)
                 self._grow(first, hashes, page)
-            except _FoundError:
+            except FoundError:
                 if following is not None:
                     with contextlib.suppress(Exception):
                         await following
@@ -277,7 +258,7 @@ class _Walk:
                 page = await following
 
     def check(self, first: int, rows: list[Any]) -> list[bytes]:
-        """The leaf hashes of a page, each of a leaf that is its record's. Raises _FoundError."""
+        """The leaf hashes of a page, each of a leaf that is its record's. Raises FoundError."""
         hashes = []
         position = first
         named, leaf_hash = self._named, merkle.leaf_hash
@@ -287,39 +268,37 @@ class _Walk:
             if at != position:
                 break
             if row["id"] is None:
-                raise _FoundError("the record at this position is gone", position=position, record_id=str(record_id))
+                raise FoundError("the record at this position is gone", position=position, record_id=str(record_id))
             if row["params"] == "null":
-                raise _FoundError(
-                    "the record has a JSON null for its parameters, which is never written", **_place(row)
-                )
+                raise FoundError("the record has a JSON null for its parameters, which is never written", **place(row))
             if salts is not None or row["salt"] is None or record_id in named:
                 self._check_erased(row)
             else:
                 try:
                     says = canonical.leaf_of_columns(columns)
                 except Exception as error:  # a record that was altered may be anything
-                    raise _FoundError(f"the record cannot be put into a leaf: {error}", **_place(row)) from None
+                    raise FoundError(f"the record cannot be put into a leaf: {error}", **place(row)) from None
                 if says != leaf:
-                    _differs(row, says)
+                    differs(row, says)
             hashes.append(leaf_hash(leaf))
             position += 1
         if not rows or position - first < len(rows):
-            raise _FoundError("a position of the log is missing", position=position)
+            raise FoundError("a position of the log is missing", position=position)
         self.events += len(hashes)
         return hashes
 
     def _check_erased(self, row: Any) -> None:
         """A record of which something was erased: exactly what the erasures in the log name is missing."""
-        where = _place(row)
+        where = place(row)
         named = self._named.get(row["record_id"], set())
         if not named:
             if row["salt"] is not None:
-                raise _FoundError("the record has the salts of an erasure, and no erasure names it", **where)
+                raise FoundError("the record has the salts of an erasure, and no erasure names it", **where)
             soon = row["record_id"] in self._named_soon
             later = "; the one that does has no position in the log yet: run fsck again in two seconds" if soon else ""
-            raise _FoundError(f"the record has lost its salt, and no erasure names it{later}", **where)
+            raise FoundError(f"the record has lost its salt, and no erasure names it{later}", **where)
         if row["salt"] is not None:
-            raise _FoundError(f"an erasure names {_list(named)} of the record, and its salt is there", **where)
+            raise FoundError(f"an erasure names {listed(named)} of the record, and its salt is there", **where)
         try:
             record, logged = sequencer.decoded(row), canonical.decoder.decode(row["leaf"])
             values, commitments = canonical.fields(record), logged["commitments"]
@@ -327,19 +306,19 @@ class _Walk:
             blank = {"actor": f"{logged['actor_kind']}:erased", "metadata": {}}
             for name in named:
                 if values.pop(name, None) != blank.get(name):
-                    raise _FoundError(f"an erasure names {name} of the record, and there is one", **where)
+                    raise FoundError(f"an erasure names {name} of the record, and there is one", **where)
             if lost := commitments.keys() - named - salts.keys():
-                raise _FoundError(f"the record has lost its salt of {_list(lost)}, and no erasure names that", **where)
+                raise FoundError(f"the record has lost its salt of {listed(lost)}, and no erasure names that", **where)
             if kept := salts.keys() - (commitments.keys() - named):
-                raise _FoundError(f"the record has a salt of {_list(kept)}, which was erased or never there", **where)
+                raise FoundError(f"the record has a salt of {listed(kept)}, which was erased or never there", **where)
             now = {name: canonical.commit(salts[name], value) for name, value in values.items() if name in salts}
             says = canonical.plain(record, now | {name: commitments[name] for name in named})
-        except _FoundError:
+        except FoundError:
             raise
         except Exception as error:
-            raise _FoundError(f"what remains of the erased record makes no leaf: {error}", **where) from None
+            raise FoundError(f"what remains of the erased record makes no leaf: {error}", **where) from None
         if says != row["leaf"]:
-            _differs(row, says)
+            differs(row, says)
         self.erased += 1
 
     def _grow(self, first: int, hashes: list[bytes], page: _Page) -> None:
@@ -353,7 +332,7 @@ class _Walk:
         whole, self.tree.whole = self.tree.whole, {}
         for (level, index), hashed in whole.items():
             if (index + 1) * merkle.WIDTH ** (level + 1) <= self._integrated:
-                _compare(level, index, hashed, page.tiles.get((level, index), b""))
+                compare(level, index, hashed, page.tiles.get((level, index), b""))
 
     def _extend(self, hashes: list[bytes]) -> None:
         # Some may have a position and not be in the tree yet: it ends before them, and so do its tiles
@@ -368,7 +347,7 @@ class _Walk:
         ends = self.tree.partial() if self._ends is None else self._ends
         there = await tree.fetch(self._connection, list(ends)) if ends else {}
         for (level, index), hashed in ends.items():
-            _compare(level, index, hashed, there.get((level, index), b""))
+            compare(level, index, hashed, there.get((level, index), b""))
 
     def _check_checkpoint(self, row: Any) -> None:
         size, root = row["size"], self.tree.root()
@@ -377,7 +356,7 @@ class _Walk:
         self.checkpoints += 1
         if row["root"] != root:
             what = f"the records up to here are not those of the checkpoint of {size} that was signed"
-            raise _FoundError(what, position=size - 1, says=root.hex(), expected=row["root"].hex())
+            raise FoundError(what, position=size - 1, says=root.hex(), expected=row["root"].hex())
 
     def _check_note(self, row: Any) -> None:
         """That a checkpoint's note says its size and root; and by the key, that the log signed it."""
@@ -388,19 +367,19 @@ class _Walk:
                 opened = open_own(note, self._verifier.public)
             except (InvalidInput, ValueError) as error:
                 why = error.what if isinstance(error, InvalidInput) else "it is malformed"
-                raise _FoundError(f"the checkpoint of {size} is not the log's: {why}") from None
+                raise FoundError(f"the checkpoint of {size} is not the log's: {why}") from None
             for name in (opened.origin, self._verifier.name):
                 if self._names.extensions(name) is None:
-                    raise _FoundError(f"the checkpoint of {size} is not the log's, which was never called {name}")
+                    raise FoundError(f"the checkpoint of {size} is not the log's, which was never called {name}")
             expected = self._names.extensions(opened.origin) or ()
             if opened.extensions != expected:
-                raise _FoundError(
+                raise FoundError(
                     f"the checkpoint of {size} does not say what the log was called before",
                     says="; ".join(opened.extensions),
                     expected="; ".join(expected),
                 )
         if told != [str(size), base64.b64encode(root).decode()]:
-            raise _FoundError(
+            raise FoundError(
                 f"the checkpoint of {size} says something else than its note",
                 says=f"{size}, {root.hex()}",
                 expected=", ".join(told),
@@ -412,7 +391,7 @@ class _Walk:
         if not self._pruned:
             return found
         if not found or found[0]["position"] != self._pruned:
-            raise _FoundError("the log begins here, and no snapshot says that it was pruned", position=self._pruned)
+            raise FoundError("the log begins here, and no snapshot says that it was pruned", position=self._pruned)
         await self._check_snapshot(found[0])
         return found[1:]
 
@@ -421,11 +400,11 @@ class _Walk:
         where = {"position": row["position"], "record_id": str(row["logged_id"])}
         begins = row["position"] == self._pruned
         if row["kind"] != "snapshot" or (begins and row["logged_position"] is None):
-            raise _FoundError(f"the record of the snapshot at {row['position']} is not in the log", **where)
+            raise FoundError(f"the record of the snapshot at {row['position']} is not in the log", **where)
         told = {name: row[name] for name in ("first", "position", "commands", "kept", "bundle")}
         told |= {name: row[name].hex() for name in ("states", "kept_states", "bundle_sha256")}
         if differ := [name for name, value in told.items() if (row["metadata"] or {}).get(name) != value]:
-            raise _FoundError(f"the snapshot says something else than its record: {_list(differ)}", **where)
+            raise FoundError(f"the snapshot says something else than its record: {listed(differ)}", **where)
         if begins:
             self._check_snapshot_note(row, where)
         now = await snapshots.states(self._connection, row["position"])
@@ -435,36 +414,36 @@ class _Walk:
             whole and (now.commands, now.all) != (row["commands"], row["states"])
         ):
             what = "the states of the commands that are kept are not those of the snapshot"
-            raise _FoundError(what, says=now.staying.hex(), expected=row["kept_states"].hex(), **where)
+            raise FoundError(what, says=now.staying.hex(), expected=row["kept_states"].hex(), **where)
 
     def _check_snapshot_note(self, row: Any, where: dict[str, Any]) -> None:
         text = snapshots.signed(row["note"])
         origin = text.split("\n", 2)[1] if text.count("\n") > 1 else ""
         expected = snapshots.text(origin, row["position"], self.tree.root(), row)
         if text != expected:
-            raise _FoundError(
+            raise FoundError(
                 "the snapshot's note says something else than the snapshot", says=text, expected=expected, **where
             )
         if self._verifier is not None and (
             self._names.extensions(origin) is None or not snapshots.is_signed_by(row["note"], self._verifier)
         ):
-            raise _FoundError("the snapshot is not signed by the log's key", **where)
+            raise FoundError("the snapshot is not signed by the log's key", **where)
 
     async def _check_odd(self) -> None:
         """What is there and should not be."""
         if row := await sql.odd_entry.one(self._connection, size=self._sequenced):
             what = "an entry stands at a position that was never given"
-            raise _FoundError(what, position=row["position"], record_id=str(row["record_id"]))
+            raise FoundError(what, position=row["position"], record_id=str(row["record_id"]))
         if row := await sql.odd_tile.one(self._connection, size=self._integrated):
             what = f"tile {row['level']}/{row['index']} of the log has {row['hashes']} hashes, and the tree has others there"
-            raise _FoundError(what)
+            raise FoundError(what)
         if row := await sql.odd_pending.one(self._connection):
             what = "a record that has a position" if row["placed"] else "what is no record"
-            raise _FoundError(f"{what} waits for one in the outbox", record_id=str(row["id"]))
+            raise FoundError(f"{what} waits for one in the outbox", record_id=str(row["id"]))
         if row := await sql.unplaced.one(self._connection):
             command = row["command_id"] and str(row["command_id"])
             what = "a record has no position in the log and does not wait for one"
-            raise _FoundError(what, record_id=str(row["id"]), command_id=command)
+            raise FoundError(what, record_id=str(row["id"]), command_id=command)
 
 
 def _salt(told: str) -> bytes:
@@ -473,45 +452,3 @@ def _salt(told: str) -> bytes:
     if salt.hex() != told:
         raise ValueError(f"{told[:80]!r} is no salt as an erasure leaves it")
     return salt
-
-
-def _place(row: Any) -> dict[str, Any]:
-    return {
-        "position": row["position"],
-        "record_id": str(row["record_id"]),
-        "command_id": row["command_id"] and str(row["command_id"]),
-    }
-
-
-def _list(names: Any) -> str:
-    return ", ".join(sorted(names))
-
-
-def _differs(row: Any, says: bytes) -> None:
-    """Raises _FoundError: the record is not what was logged; in which fields."""
-    leaf: bytes = row["leaf"]
-    try:
-        logged, now = canonical.decoder.decode(leaf), canonical.decoder.decode(says)
-        one, other = {**logged, **logged.pop("commitments")}, {**now, **now.pop("commitments")}
-        names = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
-        differ = _list(set(names) - {"commitments"}) or "its form"
-    except Exception:  # a leaf that was altered may be anything
-        differ = "what was logged is no leaf"
-    what = f"the record says something else than what was logged: {differ}"
-    raise _FoundError(what, says=says.decode(errors="replace"), expected=leaf.decode(errors="replace"), **_place(row))
-
-
-def _compare(level: int, index: int, hashed: bytes, there: bytes) -> None:
-    """That a tile holds what is computed."""
-    if hashed == there:
-        return
-    pairs = zip(merkle.hashes_of(hashed), merkle.hashes_of(there), strict=False)
-    at = next(
-        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(hashed), len(there)) // merkle.HASH
-    )
-    what = "does not hold the hash of its leaf" if level == 0 else "does not hold the root of a tile below it"
-    raise _FoundError(
-        f"tile {level}/{index} of the log {what}",
-        position=(index * merkle.WIDTH + at) << 8 * level,
-        expected=hashed[at * merkle.HASH : (at + 1) * merkle.HASH].hex(),
-    )

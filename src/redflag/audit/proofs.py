@@ -75,3 +75,18 @@ async def of_record(connection: Any, record_id: uuid.UUID, quorum: int = 0) -> P
             "Run `redflag audit fsck`, which names what was changed",
         ) from None
     return Proof(row["position"], row["leaf"], hashes, newest["cosigned"], values, salts)
+
+
+async def consistency(connection: Any, old: int, size: int | None = None) -> str:
+    """The proof that the log of `size` records, or of the newest checkpoint, begins with that of `old` (verify/SPEC.md §8).
+
+    Raises NotFound where there are no such two.
+    """
+    newest = await sequencer.sql.newest_checkpoint.one(connection)
+    newer = newest["size"] if newest and size is None else size or 0
+    if newest is None or not old <= newer <= newest["size"]:
+        raise NotFound(
+            f"No two checkpoints of {old} and {newer} records, one after the other", "Fetch the newest checkpoint first"
+        )
+    hashes = await tree.consistency(connection, old, newer)
+    return "\n".join([f"old {old}", *(base64.b64encode(one).decode() for one in hashes)]) + "\n"

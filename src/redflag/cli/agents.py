@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import connect
 from redflag.cli.output import AsJson, note, print_facts, print_json, print_table, say

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
+from redflag import words
 from redflag.audit import actor as actors
 from redflag.audit import events
 from redflag.audit import fsck as log_fsck
 from redflag.audit.checkpoint import Verifier
-from redflag.cli import databases, evidence, exports, forward, reopen, retention, targets, words
+from redflag.cli import databases, evidence, exports, forward, reopen, retention, targets
 from redflag.cli.client import connect
 from redflag.cli.exits import NeedsAttention
 from redflag.cli.output import AsJson, print_facts, print_json, progress, say

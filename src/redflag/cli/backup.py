@@ -34,7 +34,8 @@ from typing import IO, Annotated, Any
 import typer
 
 import redflag
-from redflag.cli import databases, output, reopen, words
+from redflag import words
+from redflag.cli import databases, output, reopen
 from redflag.cli.place import place
 from redflag.database import migrate, pool, queries
 from redflag.errors import Conflict, DatabaseError, InvalidInput, MigrationError, RedFlagError

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from redflag import words
 from redflag.alerts.rules import RULES
-from redflag.cli import words
 
 CLOCK_SKEW_SECONDS = 2.0
 SILENT_SECONDS = 60.0

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, sentences, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import Client, Json, connect
 from redflag.cli.exits import ServerUnreachable
 from redflag.cli.output import AsJson, note, plain, print_facts, print_json, print_table, progress, say
+from redflag.commands import sentences
 from redflag.commands.states import LIVE, TERMINAL, Status
 from redflag.errors import InvalidInput, RedFlagError
 

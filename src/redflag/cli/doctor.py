@@ -19,9 +19,10 @@ from typing import Any
 
 import asyncpg
 
+from redflag import words
 from redflag.alerts import faults, metrics, rules
 from redflag.audit import sequencer
-from redflag.cli import checks, client, databases, reopen, words
+from redflag.cli import checks, client, databases, reopen
 from redflag.cli.checks import Check, Verdict
 from redflag.cli.client import Client
 from redflag.cli.exits import NeedsAttention

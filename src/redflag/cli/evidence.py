@@ -14,7 +14,8 @@ from typing import Annotated, BinaryIO
 import typer
 
 import redflag_verify
-from redflag.cli import lookup, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.client import Json, connect
 from redflag.cli.exits import NeedsAttention
 from redflag.cli.output import AsJson, note, print_json, progress, say

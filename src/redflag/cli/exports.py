@@ -13,9 +13,10 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
+from redflag import words
 from redflag.audit.export import formats
 from redflag.audit.export.formats import SHAPES, Format, Shape
-from redflag.cli import lookup, words
+from redflag.cli import lookup
 from redflag.cli.client import Json, connect
 from redflag.cli.exits import ServerUnreachable
 from redflag.cli.output import AsJson, note, print_json, progress, say

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from redflag import words
 from redflag.audit.export import forwarding, syslog
 from redflag.audit.export.syslog import Body
-from redflag.cli import lookup, words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import Client, Json, connect
 from redflag.cli.output import AsJson, note, print_json, print_table, say

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, sentences, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.client import Client, Json, connect
 from redflag.cli.output import AsJson, console, note, plain, print_json, say
+from redflag.commands import sentences
 from redflag.commands.states import Kind, Result
 
 PATH = "/api/v1/commands/history"

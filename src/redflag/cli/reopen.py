@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from redflag import words
 from redflag.audit import memory, origins
 from redflag.audit.checkpoint import Checkpoint, Signer, load_key
 from redflag.audit.origins import Opened, Standing
-from redflag.cli import databases, words
+from redflag.cli import databases
 from redflag.cli.output import AsJson, note, print_json, progress, say
 from redflag.errors import InvalidInput, SettingsError
 from redflag.settings import Settings, settings

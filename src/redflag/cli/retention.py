@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from redflag import words
 from redflag.audit import actor as actors
 from redflag.audit import retention as pruning
 from redflag.audit.memory import Memory
-from redflag.cli import databases, lookup, reopen, words
+from redflag.cli import databases, lookup, reopen
 from redflag.cli.ask import confirm
 from redflag.cli.client import Json, connect
 from redflag.cli.output import AsJson, print_facts, print_json, print_table, progress, say

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from redflag.cli import client, simulated, words
+from redflag import words
+from redflag.cli import client, simulated
 from redflag.cli.ask import confirm
 from redflag.cli.exits import ServerUnreachable
 from redflag.cli.lookup import Yes

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from redflag.cli import output, words
+from redflag import words
+from redflag.cli import output
 from redflag.simulation.engine import Now
 from redflag.simulation.histogram import Histogram
 from redflag.simulation.plan import Protocol

@@ -9,7 +9,8 @@ import httpx
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import TIMEOUT, Json, connect
 from redflag.cli.exits import NeedsAttention

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import Json, connect
 from redflag.cli.output import AsJson, print_facts, print_json, print_table, say

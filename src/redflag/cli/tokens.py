@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from redflag import words
 from redflag.access.roles import Role
-from redflag.cli import lookup, words
+from redflag.cli import lookup
 from redflag.cli.ask import confirm
 from redflag.cli.client import connect
 from redflag.cli.output import AsJson, note, print_json, print_table, say

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from redflag.cli import lookup, words
+from redflag import words
+from redflag.cli import lookup
 from redflag.cli.client import Client, Json, connect
 from redflag.cli.commands import POLL_SECONDS, patiently
 from redflag.cli.output import AsJson, note, print_facts, print_json, print_table, progress, say

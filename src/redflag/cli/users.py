@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from redflag import words
 from redflag.access.roles import Role
-from redflag.cli import ask, lookup, words
+from redflag.cli import ask, lookup
 from redflag.cli.client import Client, Json, connect
 from redflag.cli.output import AsJson, note, print_json, print_table, say
 from redflag.errors import NotFound

@@ -29,7 +29,10 @@ LONGEST_SECONDS = 5
 
 @dataclass(frozen=True)
 class Filter:
-    """What to show. Times are half-open: since ≤ executed_at < until. `text` is found anywhere, whatever its case."""
+    """What to show. Times are half-open: since ≤ executed_at < until. `text` is found anywhere, whatever its case.
+
+    `people`: what people did by themselves, not by a token, an agent or a part of the server.
+    """
 
     agent_id: uuid.UUID | None = None
     command_id: uuid.UUID | None = None
@@ -43,6 +46,7 @@ class Filter:
     text: str | None = None
     include_timeout: bool = True
     commands_only: bool = False
+    people: bool = False
 
     def told(self) -> str:
         """The filter in words, for the record of who read what."""
@@ -82,6 +86,19 @@ async def page(connection: Any, shown: Filter, *, cursor: str | None = None, lim
     events = [dict(row) for row in rows[:limit]]
     last = events[-1] if len(rows) > limit else None
     return Page(events, encode_cursor(last["executed_at"], last["id"]) if last else None)
+
+
+async def newer(connection: Any, shown: Filter, cursor: str, most: int = 20) -> int:
+    """How many events came after a position, up to `most`: what a list that is being read does not show yet. Raises InvalidInput.
+
+    That history was read is no news to who reads it.
+    """
+    at, one = decode_cursor(cursor)
+    since = at if shown.since is None else max(at, shown.since)
+    found = await page(connection, dataclasses.replace(shown, since=since), limit=most)
+    return sum(
+        (event["executed_at"], event["id"]) > (at, one) and event["action"] != "history_read" for event in found.events
+    )
 
 
 async def of_command(connection: Any, command_id: uuid.UUID) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ WHERE (:agent_id::uuid IS NULL OR agent_id = :agent_id)
   AND (:result::text IS NULL OR result = :result)
   -- Said a second time as the index of actors has it: PostgreSQL does not see that the one implies the other
   AND (:actor::text IS NULL OR (actor = :actor AND (actor NOT LIKE 'agent:%' OR :actor LIKE 'agent:%')))
+  AND (NOT :people::boolean OR (actor LIKE 'user:%' AND actor NOT LIKE 'agent:%'))
   AND (:kind::text IS NULL OR kind = :kind)
   AND (:action::text IS NULL OR action = :action)
   AND (:since::timestamptz IS NULL OR executed_at >= :since)
@@ -25,10 +26,12 @@ ORDER BY executed_at DESC, id DESC LIMIT :limit;
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('statement_timeout', :longest_ms::text, true);
 
 -- name: events_of_command
--- All that is recorded of one command, in order.
+-- All that is recorded of one command, in order; where each record stands in the log, and what was erased of it.
 SELECT id, kind, command_id, agent_id, version, command_type, action, actor, result, message, metadata, params, sent_at, completed_at,
-  stdout, stderr, exit_code, duration_seconds, executed_at, created_at
-FROM update_logs WHERE command_id = :command_id
+  stdout, stderr, exit_code, duration_seconds, executed_at, created_at,
+  (SELECT position FROM audit_entries e WHERE e.record_id = u.id) AS position,
+  (SELECT array_agg(DISTINCT field) FROM audit_erasures e, unnest(e.fields) AS field WHERE e.record_id = u.id) AS erased
+FROM update_logs u WHERE command_id = :command_id
 ORDER BY executed_at, version NULLS LAST, id LIMIT 1000;
 
 -- name: totals

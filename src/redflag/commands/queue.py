@@ -16,7 +16,7 @@ from typing import Any
 
 from redflag.audit import redaction
 from redflag.audit.actor import Actor
-from redflag.commands.states import TERMINAL, Status
+from redflag.commands.states import LIVE, TERMINAL, Status
 from redflag.database import queries
 from redflag.errors import Conflict, InvalidInput, NotFound
 
@@ -151,13 +151,20 @@ async def acknowledge(
 
 async def cancel(connection: Any, actor: Actor, command_id: uuid.UUID, reason: str = "") -> dict[str, Any]:
     """Ends a live command. Raises NotFound, or Conflict if it has ended already."""
-    rows = await sql.cancel.all(
-        connection, ids=[command_id], reason=redaction.text(reason) or "cancelled", act=actor.act()
-    )
-    if rows:
-        return dict(rows[0])
+    if ended := await cancel_many(connection, actor, [command_id], reason):
+        return ended[0]
     now = await show(connection, command_id)
     raise Conflict(f"Command {command_id} has ended already: {now['status']}", "Enqueue or retry it instead")
+
+
+async def cancel_many(
+    connection: Any, actor: Actor, ids: Sequence[uuid.UUID], reason: str = ""
+) -> list[dict[str, Any]]:
+    """Ends those of the commands that are live, in one statement; the others stay as they ended. Returns the ones it ended."""
+    rows = await sql.cancel.all(
+        connection, ids=list(ids), reason=redaction.text(reason) or "cancelled", act=actor.act()
+    )
+    return [dict(row) for row in rows]
 
 
 async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[str, Any]:
@@ -178,6 +185,18 @@ async def retry(connection: Any, actor: Actor, command_id: uuid.UUID) -> dict[st
         retried_from_id=command_id,
     )
     return rows[0]
+
+
+async def live(connection: Any) -> tuple[dict[str, int], uuid.UUID | None]:
+    """How many commands are live by state, every state of them; and the one that has waited the longest to be handed out."""
+    counted = dict.fromkeys(sorted(map(str, LIVE)), 0)
+    since = None
+    for row in await sql.counts.all(connection):
+        counted[row["status"]] = row["commands"]
+        if row["status"] == Status.PENDING:
+            since = row["oldest_at"]
+    # None too when it was handed out just now: whoever looks again sees the next
+    return counted, await sql.waiting_since.value(connection, at=since) if since else None
 
 
 async def show(connection: Any, command_id: uuid.UUID) -> dict[str, Any]:
@@ -211,3 +230,27 @@ async def list_commands(
         limit=min(limit, LIST_LIMIT),
     )
     return [dict(row) for row in rows]
+
+
+async def of_agent(
+    connection: Any, agent_id: uuid.UUID, *, live: int = 50, ended: int = 10
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What an agent has to do, the oldest first; and the last of what has ended, the newest first."""
+    rows = [
+        dict(row) for row in await sql.of_agent.all(connection, agent_id=agent_id, most_live=live, most_ended=ended)
+    ]
+    return [row for row in rows if row["next_deadline_at"]], [row for row in rows if not row["next_deadline_at"]]
+
+
+async def live_of_agents(connection: Any, agents: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """How many live commands each of these agents has; agents without any are left out."""
+    rows = await sql.live_of_agents.all(connection, agents=list(agents))
+    return {row["agent_id"]: row["commands"] for row in rows}
+
+
+async def newest_of_agents(
+    connection: Any, agents: Sequence[uuid.UUID], command_type: str
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """The newest command of a type of each of these agents; agents without one are left out."""
+    rows = await sql.newest_of_agents.all(connection, agents=list(agents), command_type=command_type)
+    return {row["agent_id"]: dict(row) for row in rows}

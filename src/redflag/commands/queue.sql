@@ -9,15 +9,16 @@ RETURNING id, agent_id, command_type, params, status, source, created_at, versio
 -- name: deliver
 -- Hands out what is pending to the agents that ask, oldest first, ten each; and once more what was sent to an agent that
 -- names what it holds and does not name this. Never what is past its deadline, even if no sweep has come by yet.
+-- The planner does not see how many ask, and so keeps one plan: to plan anew for a single agent costs as much as its delivery.
 WITH asking AS (
-  SELECT * FROM unnest(:agents::uuid[], :protocols::integer[], :acts::jsonb[]) AS asking (agent_id, protocol, act)
+  SELECT * FROM unnest((SELECT :agents::uuid[]), (SELECT :protocols::integer[]), (SELECT :acts::jsonb[])) AS asking (agent_id, protocol, act)
 ), picked AS MATERIALIZED (
   SELECT c.id, a.protocol, a.act
   FROM asking a CROSS JOIN LATERAL (
     SELECT id FROM agent_commands
     WHERE agent_id = a.agent_id AND next_deadline_at > now()
       AND (status = 'pending' OR (status = 'sent' AND a.protocol > 0 AND deadline_kind = 'start'))
-      AND NOT id = ANY (:held::uuid[])
+      AND NOT id = ANY ((SELECT :held::uuid[])::uuid[])
     ORDER BY created_at, id LIMIT 10
     FOR UPDATE SKIP LOCKED
   ) c
@@ -54,8 +55,10 @@ WITH named AS (
   FROM named WHERE c.id = named.id AND c.status = 'sent' AND c.acknowledged_at IS NULL AND NOT c.id = ANY (:running::uuid[])
   RETURNING c.id
 ), started AS (
-  UPDATE agent_commands c SET status = 'running', acknowledged_at = coalesce(c.acknowledged_at, now()), last_progress_at = now(), act = :act
-  FROM named WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = ANY ('{pending,sent}')
+  UPDATE agent_commands c SET status = 'running', acknowledged_at = coalesce(c.acknowledged_at, now()), last_progress_at = now(),
+    progress = coalesce(said.message, c.progress), act = :act
+  FROM named LEFT JOIN unnest(:said_of::uuid[], :said::text[]) AS said (id, message) ON said.id = named.id
+  WHERE c.id = named.id AND c.id = ANY (:running::uuid[]) AND c.status = ANY ('{pending,sent}')
   RETURNING c.id
 ), renewed AS (
   UPDATE agent_commands c SET last_progress_at = now(), progress = coalesce(said.message, c.progress)
@@ -67,10 +70,13 @@ SELECT c.id, extract(epoch FROM coalesce(c.sent_at, now()) + c.execution_timeout
 FROM agent_commands c JOIN named USING (id);
 
 -- name: cancel
--- Ends commands that are still live.
-UPDATE agent_commands SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
-WHERE id = ANY (:ids::uuid[]) AND status = ANY ('{pending,sent,running}')
-RETURNING id, agent_id, command_type, status, version;
+-- Ends commands that are still live. They are locked in the order of their ids, as an agent's report locks several.
+WITH named AS MATERIALIZED (
+  SELECT id FROM agent_commands WHERE id = ANY (:ids::uuid[]) ORDER BY id FOR UPDATE
+)
+UPDATE agent_commands c SET status = 'cancelled', completed_at = clock_timestamp(), result = jsonb_build_object('message', :reason::text), act = :act
+FROM named WHERE c.id = named.id AND c.status = ANY ('{pending,sent,running}')
+RETURNING c.id, c.agent_id, c.command_type, c.status, c.version;
 
 -- name: cancel_of_agent
 -- Ends all that an agent still had to do; it has been removed.
@@ -98,6 +104,29 @@ WHERE (:agent_id::uuid IS NULL OR c.agent_id = :agent_id)
   AND (:before_at::timestamptz IS NULL OR (c.created_at, c.id) < (:before_at, :before_id::uuid))
 ORDER BY c.created_at DESC, c.id DESC LIMIT :limit;
 
+-- name: of_agent
+-- What an agent has to do, the oldest first, and what of it has ended, the last one first.
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NOT NULL ORDER BY created_at, id LIMIT :most_live)
+UNION ALL
+(SELECT id, command_type, params, status, source, created_at, sent_at, completed_at, last_progress_at, progress, next_deadline_at,
+  deadline_kind, deliveries FROM agent_commands WHERE agent_id = :agent_id AND next_deadline_at IS NULL ORDER BY created_at DESC, id DESC LIMIT :most_ended);
+
+-- name: live_of_agents
+-- How many commands each of these agents has to do; agents without any are left out.
+SELECT agent_id, count(*) AS commands FROM agent_commands WHERE agent_id = ANY (:agents::uuid[]) AND next_deadline_at IS NOT NULL GROUP BY agent_id;
+
+-- name: newest_of_agents
+-- The newest command of a type of each of these agents.
+SELECT c.* FROM unnest(:agents::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+  SELECT id, agent_id, status, created_at, completed_at FROM agent_commands
+  WHERE agent_id = asked.id AND command_type = :command_type ORDER BY created_at DESC, id DESC LIMIT 1
+) AS c;
+
 -- name: counts
--- How many commands are live, by state. What has ended is counted by its records.
-SELECT status, count(*) AS commands FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;
+-- How many commands are live, by state, and since when the oldest of each. What has ended is counted by its records.
+SELECT status, count(*) AS commands, min(created_at) AS oldest_at FROM agent_commands WHERE next_deadline_at IS NOT NULL GROUP BY status;
+
+-- name: waiting_since
+-- A command that waits to be handed out since this moment.
+SELECT id FROM agent_commands WHERE created_at = :at AND status = 'pending' ORDER BY id LIMIT 1;

@@ -15,6 +15,7 @@ from typing import Any
 from redflag.audit.actor import Actor
 from redflag.commands import queue
 from redflag.database import queries
+from redflag.database.courtesy import Courtesy
 from redflag.database.gathering import Gathering
 
 sql = queries.load(__file__, "presence.sql")
@@ -51,17 +52,18 @@ class Answer:
 
 class CheckIns:
     """The check-ins of one server process, gathered into statements. `in_flight`: how many of each kind may run at once; `processes`:
-    how many there are beside this one and with it."""
+    how many there are beside this one and with it; `courtesy`: who works in bulk sees there how long check-ins wait."""
 
     def __init__(self, pool: Any, *, in_flight: int = 2, processes: int = 1) -> None:
         pace = PACE_OF_SEVERAL if processes > 1 else 0.0
+        self.courtesy = Courtesy()
         self._presence = Gathering(pool, _note, _agent, most=BATCH, in_flight=in_flight, worth=WORTH, pace=pace)
         self._deliveries = Gathering(pool, _hand_out, _agent, most=BATCH, in_flight=in_flight, worth=WORTH_DELIVERING)
         self._held = Gathering(pool, _acknowledge, _agent, most=BATCH, in_flight=1)
 
     async def check_in(self, one: CheckIn) -> Answer:
         """Takes a check-in in the next statements. Raises what these raised."""
-        seen = await self._presence.ask(one)
+        seen = await self.courtesy.watch(self._presence.ask(one))
         commands = await self._deliveries.ask(one) if seen["waiting"] and not one.throw_away else []
         ended = await self._held.ask(one) if one.held else []
         return Answer(commands, ended, seen["rapid_until"])

@@ -1,4 +1,7 @@
-"""Enrolment: a host becomes an agent. The seat, the agent's row and its tokens are one transaction, and leave one record each."""
+"""Enrolment: a host becomes an agent. The seat, the agent's row and its tokens are one transaction, and leave one record each.
+
+So is the first scan, if the token asks for one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from redflag.access import agent_tokens, enrolment
 from redflag.audit import actor as actors
 from redflag.audit import redaction
+from redflag.commands import queue
 from redflag.database import queries
 from redflag.errors import InvalidInput
 
@@ -48,8 +52,8 @@ async def enrol(connection: Any, token: str, host: Host, address: str | None) ->
     agent_id = uuid.uuid4()
     actor = actors.agent(agent_id, address)
     async with connection.transaction():
-        await enrolment.take_seat(connection, token, actor)
-        await sql.enrol.run(
+        seat = await enrolment.take_seat(connection, token, actor)
+        scanned = await sql.enrol.value(
             connection,
             id=agent_id,
             hostname=hostname,
@@ -59,7 +63,12 @@ async def enrol(connection: Any, token: str, host: Host, address: str | None) ->
             agent_version=redaction.short(host.agent_version, 100),
             protocol=host.protocol,
             metadata=redaction.clean(host.metadata),
+            enrolled_with=seat,
             act=actor.act("agent_enrolled"),
         )
+        if scanned:
+            await queue.enqueue(
+                connection, actors.agent(agent_id, address), [agent_id], "scan_updates", source="automatic"
+            )
         access, refresh = await agent_tokens.issue(connection, agent_id)
     return Enrolled(agent_id, access, refresh)

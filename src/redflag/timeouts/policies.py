@@ -25,6 +25,12 @@ async def list_policies(connection: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in await sql.policies.all(connection)]
 
 
+async def live_of_type(connection: Any, command_type: str, most: int = 10_000) -> int:
+    """How many live commands a type's policy would be applied to, counted as far as `most`."""
+    counted: int = await sql.live_of_type.value(connection, command_type=command_type, most=most)
+    return counted
+
+
 async def set_policy(
     connection: Any,
     actor: Actor,

@@ -28,3 +28,12 @@ FROM policy p
 WHERE c.next_deadline_at IS NOT NULL
   AND (c.command_type = p.command_type
        OR (p.command_type = '*' AND NOT EXISTS (SELECT FROM timeout_policies own WHERE own.command_type = c.command_type)));
+
+-- name: live_of_type
+-- How many commands of a type are live, counted as far as :most; of * those of every type without a policy of its own.
+SELECT count(*) FROM (
+  SELECT FROM agent_commands c WHERE c.next_deadline_at IS NOT NULL
+    AND (c.command_type = :command_type
+      OR (:command_type = '*' AND NOT EXISTS (SELECT FROM timeout_policies own WHERE own.command_type = c.command_type)))
+  LIMIT :most
+) AS counted;

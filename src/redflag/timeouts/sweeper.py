@@ -2,7 +2,8 @@
 
 Every replica sweeps, and no two get the same command (SKIP LOCKED): no leader, no timers in memory, the database's clock
 only. A batch is one statement: the commands, their records (by trigger), the totals and the updates that waited go
-together or not at all. Full batches follow each other at once. A sweep that fails is counted, logged, and tried again.
+together or not at all. Full batches follow each other at once, as far as agents that check in are not held up by them (`pace`).
+The more a sweep finds, the sooner comes the next. A sweep that fails is counted, logged, and tried again.
 
 After a time in which nobody swept, pending commands that nobody could have delivered get more time, once per gap.
 """
@@ -25,21 +26,24 @@ from redflag.audit import events
 from redflag.audit.actor import Actor
 from redflag.commands.states import Status
 from redflag.database import faults, queries
+from redflag.database.courtesy import Courtesy
+from redflag.timeouts.pace import Pace
 
 log = logging.getLogger("redflag.timeouts")
 sql = queries.load(__file__, "sweeper.sql")
 # Its own: a server in a thread must not move the one that all of a process shares
 _random = random.SystemRandom()
 
+# The statement has the same number in it
 BATCH = 1000
-# When a batch comes back full, this many are worked on side by side, until nothing is overdue: enough to drain a storm, and few
-# enough to leave check-ins their share of two cores
-LANES = 2
 # Bounds of the histograms, in seconds; the sweep counts in the same ones (a test holds them together)
 STUCK_BOUNDS = (60, 300, 900, 1800, 3600, 7200, 14400, 86400, 604800)
 LATENESS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 5, 60, 3600)
-# An idle replica says that it is alive this often
+# An idle replica says that it is alive this often, and one that works how far it is
 HEARTBEAT_SECONDS = 5.0
+BUSY_HEARTBEAT_SECONDS = 1.0
+# While something is found, the pause is as long as the last sweep took, and between this part of the interval and the whole
+SHORTEST_PAUSE = 0.2
 FAILURE_PAUSE_SECONDS = 1.0
 # What a database that goes away does to a statement; asyncpg says InternalClientError when it goes between two of them
 TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
@@ -64,12 +68,20 @@ class Swept:
 
 
 class Sweeper:
-    """One replica of the timeout service. `interval`, `gap` and `grace` are seconds."""
+    """One replica of the timeout service. `interval`, `gap` and `grace` are seconds; `courtesy` knows who is not to be held up."""
 
     def __init__(
-        self, pool: Any, replica: str, *, interval: float = 0.1, gap: float = 60.0, grace: float = 600.0
+        self,
+        pool: Any,
+        replica: str,
+        *,
+        interval: float = 0.1,
+        gap: float = 60.0,
+        grace: float = 600.0,
+        courtesy: Courtesy | None = None,
     ) -> None:
         self.pool = pool
+        self.pace = Pace(courtesy or Courtesy(), BATCH)
         self.replica = replica
         self.name = f"timeout@{replica}"
         self.interval = interval
@@ -90,34 +102,22 @@ class Sweeper:
         """Sweeps until `stop` is set. Never raises: what fails is counted, logged, and tried again."""
         await self._say_started()
         while not stop.is_set():
-            pause = self.interval * _random.uniform(0.8, 1.2)  # jitter, so that replicas do not step together
+            pause, began = self.interval, time.monotonic()
             try:
-                await self.sweep()
+                swept = await self._sweep(self.actor, "sweep")
+                if swept.timed_out or swept.redelivered:
+                    pause *= min(max((time.monotonic() - began) / self.interval, SHORTEST_PAUSE), 1.0)
+                await self._say_finished(swept, BUSY_HEARTBEAT_SECONDS)
             except Exception as error:
                 # Whatever it was: a sweeper that ends here would leave commands live for ever, and nobody would know
                 self._failed(error)
                 pause = FAILURE_PAUSE_SECONDS
-            await _wait(stop, pause)
+            await _wait(stop, pause * _random.uniform(0.8, 1.2))  # jitter, so that replicas do not step together
         await self._say_stopped()
 
     async def sweep(self, actor: Actor | None = None, method: str = "sweep") -> Swept:
         """One run, until nothing is overdue. By hand: `actor` is who asked, and the run is recorded."""
-        swept = Swept()
-        await self._handle_gap()
-        if self._failures:
-            await self._say_failures()
-        by = actor or self.actor
-        if await self._batch(swept, by, method, lane=1):
-            lanes = [asyncio.create_task(self._lane(swept, by, method, lane)) for lane in range(1, LANES + 1)]
-            try:
-                await asyncio.gather(*lanes)
-            finally:
-                # One that failed does not leave the others behind: what they have under way is finished first
-                await asyncio.wait(lanes)
-        if swept.timed_out:
-            log.info("timed out %d commands, the latest by %.0f ms", len(swept.timed_out), swept.max_lateness_ms)
-        if swept.redelivered:
-            log.info("took back %d commands that their agents did not confirm", len(swept.redelivered))
+        swept = await self._sweep(actor or self.actor, method)
         if actor is not None:
             async with self.pool.acquire() as connection:
                 await events.record(
@@ -132,8 +132,40 @@ class Sweeper:
         await self._say_finished(swept)
         return swept
 
-    async def _lane(self, swept: Swept, by: Actor, method: str, lane: int) -> None:
-        while await self._batch(swept, by, method, lane):
+    async def _sweep(self, by: Actor, method: str) -> Swept:
+        swept = Swept()
+        self.pace.begin()
+        await self._handle_gap()
+        if self._failures:
+            await self._say_failures()
+        if await self._batch(swept, by, method, lane=1):
+            await self._drain(swept, by, method)
+        if swept.timed_out:
+            log.info("timed out %d commands, the latest by %.0f ms", len(swept.timed_out), swept.max_lateness_ms)
+        if swept.redelivered:
+            log.info("took back %d commands that their agents did not confirm", len(swept.redelivered))
+        return swept
+
+    async def _drain(self, swept: Swept, by: Actor, method: str) -> None:
+        """Batch upon batch until nothing is overdue, on two lanes while the pace leaves room for the second."""
+        second: asyncio.Task[None] | None = None
+        more = True
+        try:
+            while more:
+                if self.pace.leaves_room and (second is None or second.done()):
+                    if second is not None:
+                        await second
+                    second = asyncio.create_task(self._second_lane(swept, by, method))
+                more = await self._batch(swept, by, method, lane=1)
+        finally:
+            # If one fails, what the other has under way is finished first
+            if second is not None:
+                await asyncio.wait({second})
+        if second is not None:
+            await second
+
+    async def _second_lane(self, swept: Swept, by: Actor, method: str) -> None:
+        while self.pace.leaves_room and await self._batch(swept, by, method, lane=2):
             pass
 
     async def _batch(self, swept: Swept, by: Actor, method: str, lane: int) -> bool:
@@ -141,10 +173,14 @@ class Sweeper:
         act = actors.detection(Actor(by.name, address=by.address), service_name=self.name, method=method)
         # Each lane adds to totals of its own, so that none waits for another's commit
         replica = self.replica if lane == 1 else f"{self.replica}/lane-{lane}"
+        began, batch = time.monotonic(), self.pace.batch
         async with self.pool.acquire() as connection:
-            rows = await sql.sweep.all(connection, batch=BATCH, act=act, replica=replica)
+            rows = await sql.sweep.all(connection, batch=batch, act=act, replica=replica)
         swept.add(rows)
-        return len(rows) == BATCH
+        if len(rows) < batch:
+            return False
+        await self.pace.after(time.monotonic() - began)
+        return True
 
     async def _handle_gap(self) -> None:
         # A replica that swept a moment ago knows that there is no gap; any other asks the database
@@ -187,14 +223,14 @@ class Sweeper:
             self._failures += failures
             raise
 
-    async def _say_finished(self, swept: Swept) -> None:
+    async def _say_finished(self, swept: Swept, busy_heartbeat: float = 0.0) -> None:
         now = time.monotonic()
         self._last_success = now
         unsaid = self._unsaid
         unsaid[0] += 1
         unsaid[1] += len(swept.timed_out)
         unsaid[2] += len(swept.redelivered)
-        if now - self._last_said < HEARTBEAT_SECONDS and not (unsaid[1] or unsaid[2]):
+        if now - self._last_said < (busy_heartbeat if unsaid[1] or unsaid[2] else HEARTBEAT_SECONDS):
             return
         self._unsaid, self._last_said = [0, 0, 0], now
         async with self.pool.acquire() as connection:

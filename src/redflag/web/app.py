@@ -27,6 +27,7 @@ from redflag.database import migrate, pool
 from redflag.errors import InvalidInput, Overloaded, TooLarge
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.checkpoints import Checkpoints
+from redflag.fleet.finding import Facets
 from redflag.fleet.holds import Holds
 from redflag.publishing.sender import Sender
 from redflag.settings import Settings
@@ -54,6 +55,10 @@ from redflag.web.api import (
     users,
 )
 from redflag.web.context import Context
+from redflag.web.dashboard import app as dashboard
+from redflag.web.dashboard import errors as dashboard_errors
+from redflag.web.dashboard.live import Pulse
+from redflag.web.dashboard.summary import Summary
 from redflag.web.guards import GuardedRoute
 
 log = logging.getLogger("redflag.web")
@@ -88,11 +93,12 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         async with connections.acquire() as connection:
             await migrate.require_current(connection)
             signer, memory = await _open_log(connection, settings)
+        check_ins = CheckIns(connections, processes=settings.workers)
         context = Context(
             settings,
             connections,
             Authenticator(connections),
-            CheckIns(connections, processes=settings.workers),
+            check_ins,
             Reports(connections),
             Holds(connections),
             Sweeper(
@@ -101,16 +107,20 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
                 interval=settings.sweep_interval,
                 gap=settings.sweep_gap,
                 grace=settings.sweep_grace,
+                courtesy=check_ins.courtesy,
             ),
             signer,
             memory,
             Checkpoints(connections, signer.verifier.public),
             Sender(connections, signer, settings.checkpoints),
             Daily(connections, _pruning(settings, database_url)),
+            Pulse(connections),
+            Summary(connections, settings.check_in_interval),
+            Facets(connections),
         )
         app.state.context = gate.context = context
         admin.state.context = context
-        _release_at_signals(context.holds)
+        _release_at_signals(context.holds, context.pulse)
         stop = asyncio.Event()
         work = asyncio.create_task(background.run(context, stop))
         work.add_done_callback(lambda ended: _end_without(ended, stop))
@@ -120,6 +130,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
         finally:
             stop.set()
             await work
+            await context.summary.stop()
             await connections.close()
             log.info("redflag stopped")
 
@@ -160,8 +171,8 @@ def _end_without(work: asyncio.Task[None], stop: asyncio.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _release_at_signals(holds: Holds) -> None:
-    """Held calls are answered as soon as the server is told to stop: it finishes what is under way before it stops."""
+def _release_at_signals(*held: Holds | Pulse) -> None:
+    """Held calls and streams end as soon as the server is told to stop: it finishes what is under way before it stops."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
@@ -169,7 +180,8 @@ def _release_at_signals(holds: Holds) -> None:
         before = signal.getsignal(number)
 
         def stop(signum: int, frame: FrameType | None, before: Any = before) -> None:
-            loop.call_soon_threadsafe(holds.release)
+            for one in held:
+                loop.call_soon_threadsafe(one.release)
             if callable(before):
                 before(signum, frame)
 
@@ -192,7 +204,8 @@ def make_admin(*, docs: bool = True) -> fastapi.FastAPI:
         admin.include_router(room.router)
     if docs:
         admin.include_router(health.documentation(admin))
-    problems.install(admin)
+    dashboard.add_to(admin)
+    problems.install(admin, as_page=dashboard_errors.as_page)
     return admin
 
 

@@ -35,6 +35,7 @@ async def run(context: Context, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(context.sweeper.run(stop))
         tasks.create_task(context.holds.run(stop))
+        tasks.create_task(context.pulse.run(stop))
         tasks.create_task(Keeper(context.pool, context.signer, context.memory, metrics.count_failed_step).run(stop))
         tasks.create_task(context.sender.run(stop))
         tasks.create_task(context.pruning.run(stop))

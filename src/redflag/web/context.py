@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
@@ -15,11 +15,16 @@ from redflag.audit.memory import Memory
 from redflag.audit.pruning import Daily
 from redflag.fleet.checkin import CheckIns
 from redflag.fleet.checkpoints import Checkpoints
+from redflag.fleet.finding import Facets
 from redflag.fleet.holds import Holds
 from redflag.publishing.sender import Sender
 from redflag.settings import Settings
 from redflag.timeouts.sweeper import Sweeper
 from redflag.updates.outcomes import Reports
+
+if TYPE_CHECKING:
+    from redflag.web.dashboard.live import Pulse
+    from redflag.web.dashboard.summary import Summary
 
 
 @dataclass
@@ -38,6 +43,9 @@ class Context:
     checkpoints: Checkpoints
     sender: Sender
     pruning: Daily
+    pulse: Pulse
+    summary: Summary
+    facets: Facets
 
 
 def context(request: HTTPConnection) -> Context:
@@ -50,6 +58,12 @@ def address(request: HTTPConnection) -> str:
     """Who is at the other end. X-Forwarded-For is read from the right, and only as far as trusted proxies wrote it."""
     peer = request.client.host if request.client else "0.0.0.0"  # noqa: S104 - said of an unknown peer, not bound
     return caller_of(peer, request.headers.getlist("x-forwarded-for"), context(request).settings.trusted_proxies)
+
+
+def trusted_peer(request: HTTPConnection) -> bool:
+    """Whether a proxy that is trusted is at the other end of the connection."""
+    trusted = [ipaddress.ip_network(network) for network in context(request).settings.trusted_proxies]
+    return request.client is not None and _within(request.client.host, trusted)
 
 
 def caller_of(peer: str, forwarded_for: list[str], trusted_proxies: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -89,26 +90,37 @@ _TITLES = {
 }  # fmt: skip
 
 
-def install(app: FastAPI) -> None:
-    """Makes the app answer every error with a problem document."""
+AsPage = Callable[[Request, int, str, str], Response | None]
+
+
+def install(app: FastAPI, as_page: AsPage = lambda *_: None) -> None:
+    """Makes the app answer every error with a problem document, or with the page that `as_page` makes of it for a person."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         found = [
             {"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in error.errors()[:20]
         ]
         first = found[0] if found else {"where": "request", "what": "invalid"}
         status = 400 if any(one["type"] == "json_invalid" for one in error.errors()) else 422
-        return problem(status, _TITLES[status], f"{first['where']}: {first['what']}", errors=found)
+        detail = f"{first['where']}: {first['what']}"
+        return as_page(request, status, _TITLES[status], detail) or problem(
+            status, _TITLES[status], detail, errors=found
+        )
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        return problem(error.status_code, _TITLES.get(error.status_code, "Error"), str(error.detail), headers=headers)
+    async def http(request: Request, error: HTTPException) -> Response:
+        title, detail = _TITLES.get(error.status_code, "Error"), str(error.detail)
+        return as_page(request, error.status_code, title, detail) or problem(
+            error.status_code, title, detail, headers=dict(error.headers or {})
+        )
 
-    async def any_error(_request: Request, error: Exception) -> Response:
+    async def any_error(request: Request, error: Exception) -> Response:
         status = status_of(error)
-        return problem(status, _TITLES[status], explain(error, status), headers=headers_of(error, status))
+        title, detail = _TITLES[status], explain(error, status)
+        return as_page(request, status, title, detail) or problem(
+            status, title, detail, headers=headers_of(error, status)
+        )
 
     for kind in (errors.RedFlagError, *UNAVAILABLE, Exception):
         app.add_exception_handler(kind, any_error)

@@ -55,9 +55,10 @@ def url(migrated: None, dsn_server: str, tmp_path_factory: pytest.TempPathFactor
     """A server on a free port, in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    given = Settings(
-        var=tmp_path_factory.mktemp("var"), port=port, replica="cli-test", login_tries=1000, enrolment_tries=1000
-    )
+    # One for all modules with a server, since they share a database, and its log has one key
+    var = tmp_path_factory.getbasetemp() / "cli-var"
+    var.mkdir(exist_ok=True)
+    given = Settings(var=var, port=port, replica="cli-test", login_tries=1000, enrolment_tries=1000)
     server = uvicorn.Server(uvicorn.Config(make_app(given, dsn_server), lifespan="on", ws="none", log_level="warning"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
@@ -348,11 +349,27 @@ def test_a_command_is_told_as_a_timeline_from_its_first_event_to_its_last(cli: C
 def test_a_command_that_is_waited_for_gives_exit_code_0_when_it_completes_and_1_when_not(
     cli: Cli, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked, ask = threading.Event(), client.Client.get
+
+    def look(self: client.Client, path: str, *more: Any, **others: Any) -> Any:
+        answer = ask(self, path, *more, **others)
+        if path.startswith("/api/v1/commands/"):
+            looked.set()
+        return answer
+
+    def answer(result: str) -> None:
+        # Not before it is waited for
+        commands = _until(host.check_in)
+        assert looked.wait(WAIT_SECONDS)
+        host.report(commands[0]["id"], result)
+
+    monkeypatch.setattr(client.Client, "get", look)
     for result, code, told in (
         ("success", 0, "scan_updates succeeded after 3 s"),
         ("failed", 1, "scan_updates failed after 3 s"),
     ):
-        agent = threading.Thread(target=lambda result=result: host.report(_until(host.check_in)[0]["id"], result))
+        looked.clear()
+        agent = threading.Thread(target=answer, args=(result,))
         agent.start()
         ran = cli("commands", "send", "scan_updates", "--agent", host.hostname, "--wait")
         agent.join()
@@ -434,7 +451,8 @@ async def test_a_timeout_is_told_in_the_history_and_can_be_left_out(cli: Cli, ho
     await asyncio.to_thread(_until, ended)
     told = await asyncio.to_thread(cli, "history", "--agent", host.id, "--result", "timed_out")
     assert re.search(
-        rf"{host.hostname}: scan_updates timed out after \S+ s: it was not delivered within 30 min 0 s  \(by timeout service on cli-test\)",
+        rf"{host.hostname}: scan_updates timed out after \S+ s: it was not delivered within 30 min 0 s; detected by cli-test, "
+        r"[\d.]+ s late  \(by timeout service on cli-test\)",
         told.out,
     )
     without = await asyncio.to_thread(cli, "history", "--command", command, "--no-timeouts", "--json")

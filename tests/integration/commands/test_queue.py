@@ -346,6 +346,16 @@ async def test_one_that_was_acknowledged_is_never_taken_back(
 # --- Idle ---
 
 
+async def test_how_far_it_is_may_be_said_with_its_start(
+    pool: Any, server: Any, owner: Any, agent_id: uuid.UUID
+) -> None:
+    one = await make_command(owner, agent_id)
+    await ask(pool, agent_id)
+    await queue.acknowledge(server, agent_actor(agent_id), agent_id, Progress(running=(one,), said=((one, "1 of 7"),)))
+    found = await command(owner, one)
+    assert (found["status"], found["progress"]) == ("running", "1 of 7")
+
+
 async def test_word_of_progress_moves_the_deadline_and_is_no_change(
     pool: Any, server: Any, owner: Any, agent_id: uuid.UUID
 ) -> None:
@@ -464,3 +474,24 @@ async def test_the_list_shows_the_newest_first_from_a_position_on(server: Any, o
     await queue.cancel(server, person(), commands[0])
     live = await queue.list_commands(server, agent_id=agent_id, live=True)
     assert [row["id"] for row in live] == commands[1:]
+
+
+# --- How many are live, and which of them has waited the longest ---
+
+
+async def test_live_commands_are_counted_by_state_with_the_one_that_waits_the_longest(
+    owner: Any, server: Any, pool: Any
+) -> None:
+    agent_id = await make_agent(owner)
+    before, _ = await queue.live(server)
+    assert set(before) == LIVE
+    ages = datetime.timedelta(days=300), datetime.timedelta(days=299)
+    oldest, _ = [await make_command(owner, agent_id, age=age, overdue=-HOUR) for age in ages]
+    running = await make_command(owner, agent_id, "running", age=datetime.timedelta(days=301), overdue=-HOUR)
+    counted, waits = await queue.live(server)
+    assert (counted["pending"], counted["running"]) == (before["pending"] + 2, before["running"] + 1)
+    assert waits == oldest
+    for one in (oldest, running):
+        await queue.cancel(server, person(), one)
+    _, waits = await queue.live(server)
+    assert waits not in {None, oldest}

@@ -36,7 +36,6 @@ from redflag.timeouts.sweeper import LATENESS_BOUNDS, STUCK_BOUNDS
 # The constraint that holds a column to the words of an enum
 CONSTRAINTS: dict[str, type[enum.StrEnum]] = {
     "update_logs_result_check": Result,
-    "update_logs_kind_check": Kind,
     "agent_commands_status_check": Status,
     "agent_commands_deadline_kind_check": DeadlineKind,
 }
@@ -53,6 +52,46 @@ async def test_a_constraint_lists_exactly_the_words_of_its_enum(name: str, owner
         listed = re.search(r"'\{(.+)\}'::text\[\]", definition["said"])
         words = listed[1].split(",") if listed else re.findall(r"'([^']+)'::text", definition["said"])
         assert sorted(words) == sorted(CONSTRAINTS[name])
+
+
+async def test_the_guard_of_the_record_lists_exactly_the_kinds(owner: Any) -> None:
+    text = await owner.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'update_logs_admit'")
+    listed = re.search(r"NEW\.kind <> ALL \('\{(.+)\}'::text\[\]\)", text)
+    assert listed
+    assert sorted(listed[1].split(",")) == sorted(Kind)
+
+
+@pytest_asyncio.fixture
+async def recording(owner: Any) -> AsyncIterator[str]:
+    """A table of the owner's whose trigger records its rows under the kind that they name, as a trigger of ours would; rolled back."""
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute(
+        """CREATE TABLE told (kind text);
+           CREATE FUNCTION told_record() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN
+             INSERT INTO update_logs (kind, command_id, version, actor, result)
+             VALUES (NEW.kind, gen_random_uuid(), 1, 'service:test@here', 'success');
+             RETURN NULL;
+           END $$;
+           CREATE TRIGGER told_record AFTER INSERT ON told FOR EACH ROW EXECUTE FUNCTION told_record()"""
+    )
+    yield "told"
+    await transaction.rollback()
+
+
+async def test_a_trigger_records_every_kind(recording: str, owner: Any) -> None:
+    for word in Kind:
+        await owner.execute(f"INSERT INTO {recording} VALUES ($1)", word)
+    kinds = await owner.fetch("SELECT kind FROM update_logs WHERE actor = 'service:test@here' AND created_at >= now()")
+    assert sorted(row["kind"] for row in kinds) == sorted(Kind)
+
+
+@pytest.mark.parametrize("word", ["no_such_kind", "Note", "", " note"])
+async def test_another_kind_is_refused_even_of_a_trigger(word: str, recording: str, owner: Any) -> None:
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await owner.execute(f"INSERT INTO {recording} VALUES ($1)", word)
+    assert refused.value.constraint_name == "update_logs_kind_check"
 
 
 @pytest.mark.parametrize("word", sorted(Result))

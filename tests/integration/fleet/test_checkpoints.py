@@ -215,7 +215,7 @@ async def test_what_makes_no_sense_is_passed_over(log, said):
     assert statements.ran == 0
 
 
-async def test_a_database_that_is_away_fails_no_check_in_and_the_agent_may_ask_again(log, dsn_server):
+async def test_a_database_that_is_away_fails_no_check_in_and_the_agent_may_ask_again(log, migrated, dsn_server):
     away = await pools.open_pool(dsn_server, size=1)
     told = Checkpoints(away, log.signer.verifier.public)
     one = uuid.uuid4()

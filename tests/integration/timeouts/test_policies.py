@@ -230,3 +230,17 @@ async def test_without_a_policy_for_all_others_nothing_is_enqueued_without_a_dea
         assert error.sqlstate == "RF005"
     finally:
         await whole.rollback()
+
+
+async def test_the_live_commands_that_a_policy_would_be_applied_to_are_counted_before(
+    place: tuple[Any, Any, uuid.UUID, str],
+) -> None:
+    owner, server, agent_id, kind = place
+    others = await policies.live_of_type(server, "*")
+    for status in (Status.PENDING, Status.RUNNING, Status.COMPLETED):
+        await make_command(owner, agent_id, status, command_type=kind)
+    assert await policies.live_of_type(server, kind) == 2
+    assert await policies.live_of_type(server, "*") == others + 2
+    assert await policies.live_of_type(server, kind, most=1) == 1
+    await policies.set_policy(server, person(), kind, delivery=HOUR)
+    assert await policies.live_of_type(server, "*") == others

@@ -29,6 +29,7 @@ from integration.commands.helpers import (
 from integration.commands.helpers import make_database as database_of_its_own
 from redflag.commands.states import LIVE, TERMINAL, Status
 from redflag.database import pool as pools
+from redflag.database.courtesy import Courtesy
 from redflag.timeouts import sweeper as room
 from redflag.timeouts.sweeper import Sweeper
 
@@ -241,6 +242,34 @@ async def test_more_than_a_batch_is_ended_in_one_run_the_longest_overdue_first(
     swept = await Sweeper(connections, "batches").sweep()
     assert set(swept.timed_out[:10]) == set(commands[-10:])
     assert set(swept.timed_out) == set(commands)
+
+
+class HeldUp(Courtesy):
+    """Somebody always waits."""
+
+    def held_up(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("others", [Courtesy(), HeldUp()], ids=["nobody waits", "somebody waits"])
+async def test_a_storm_takes_a_second_lane_only_when_it_holds_nobody_up(
+    others: Courtesy, alone: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, connections = alone
+    monkeypatch.setattr(room, "BATCH", 10)
+    await owner.execute(
+        """INSERT INTO agent_commands (agent_id, command_type, status, sent_at)
+           SELECT $1, 'scan_updates', 'sent', now() - interval '3 hours' FROM generate_series(1, 200)""",
+        await make_agent(owner),
+    )
+    name = f"pace-{uuid.uuid4()}"
+    swept = await Sweeper(connections, name, courtesy=others).sweep()
+    assert len(set(swept.timed_out)) == len(swept.timed_out) == 200
+    lanes = await owner.fetch(
+        "SELECT replica, timed_out FROM timeout_totals WHERE starts_with(replica, $1) ORDER BY replica", name
+    )
+    assert sum(lane["timed_out"] for lane in lanes) == 200
+    assert [lane["replica"] for lane in lanes][1:] == ([] if isinstance(others, HeldUp) else [f"{name}/lane-2"])
 
 
 async def test_what_another_holds_is_left_for_the_next_sweep(alone: tuple[Any, Any]) -> None:

@@ -21,13 +21,17 @@ VERIFIER = Path(__file__).resolve().parents[3] / "verify" / "redflag_verify.py"
 
 
 async def _published(admin: httpx.AsyncClient) -> str:
-    """The log's key, once a checkpoint covers what was recorded until now."""
-    sequenced = None
+    """The log's key, once a checkpoint covers the newest transition. What other tests left may wait for a position for ever."""
+    newest = (await admin.get("/api/v1/commands/history", params={"limit": 1, "kind": "transition"})).json()["events"]
+    assert newest
     for _ in range(400):
+        found = {"command": newest[0]["command_id"], "limit": 500}
+        events = (await admin.get("/api/v1/commands/history", params=found)).json()["events"]
         log = (await admin.get("/api/v1/audit/log")).json()
-        sequenced = sequenced or log["sequenced"] + log["pending"]
-        if log["checkpoint"] and log["checkpoint"]["size"] >= sequenced:
-            return log["key"]
+        at = next(event["position"] for event in events if event["id"] == newest[0]["id"])
+        if at is not None and log["checkpoint"] and log["checkpoint"]["size"] > at:
+            key: str = log["key"]
+            return key
         await asyncio.sleep(0.05)
     raise AssertionError(log)
 

@@ -63,7 +63,7 @@ def trusting(ca: str | None) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_verify_locations(cadata=ca)
-        except (ssl.SSLError, ValueError):
+        except (ssl.SSLError, ValueError, TypeError):  # the last: it is not ASCII
             raise InvalidInput("The authority is no certificate in PEM", "Give the file of the receiver's CA") from None
     return context
 

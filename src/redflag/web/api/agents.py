@@ -26,11 +26,12 @@ class AgentChange(Body):
 
 
 class NewEnrolmentToken(Body):
-    """For how many hosts, and for how long."""
+    """For how many hosts, for how long, and whether each is scanned as it comes."""
 
     label: str = Field("enrolment", min_length=1, max_length=255)
     seats: int = Field(1, ge=1, le=100_000)
     hours: int = Field(24, ge=1, le=8760)
+    first_scan: bool = False
 
 
 def _shown(row: dict[str, Any], interval: int) -> dict[str, Any]:
@@ -96,10 +97,14 @@ async def make_enrolment_token(
     """Makes an enrolment token. It is shown this once, with the command to paste on the host."""
     async with caller.pool.acquire() as connection:
         token, row = await enrolment.create(
-            connection, caller.actor, label=body.label, seats=body.seats, hours=body.hours
+            connection,
+            caller.actor,
+            label=body.label,
+            seats=body.seats,
+            hours=body.hours,
+            first_scan=body.first_scan,
         )
-    url = caller.context.settings.url
-    return row | {"token": token, "command": f"curl -fsS {url}/agent/install.sh | sudo sh -s -- {token}"}
+    return row | {"token": token, "command": enrolment.pasted(caller.context.settings.url, token)}
 
 
 @router.delete("/enrolment-tokens/{token_id}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from redflag.access.roles import Permission
-from redflag.audit import cosignatures, origins, proofs, sequencer, tree
-from redflag.errors import NotFound
+from redflag.audit import cosignatures, proofs, standing
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
@@ -24,51 +22,8 @@ async def show_log(caller: Caller = allow(Permission.READ_FLEET)) -> dict[str, A
     logs that were closed and from which this one goes on, the newest first: `size` is how much of each this one begins with.
     `pruned` is the log's minimum index (C2SP tlog-tiles, "Pruning"): entries below it are in archived evidence bundles only.
     """
-    signer = caller.context.signer
     async with caller.pool.acquire() as connection:
-        state = await sequencer.sql.state.one(connection)
-        newest = await _checkpoint(connection, 0)
-        cosigned = await _checkpoint(connection, 1)
-        openings = await origins.sql.openings.all(connection)
-    return {
-        "origin": signer.verifier.name,
-        "key": signer.verifier.vkey(),
-        "fingerprint": signer.fingerprint,
-        "sequenced": state["sequenced"],
-        "integrated": state["integrated"],
-        "pending": state["pending"],
-        "pruned": state["pruned"],
-        "checkpoint": newest,
-        "cosigned": cosigned,
-        "previous": [
-            {
-                "origin": one["previous_origin"],
-                "size": one["first_size"],
-                "known_size": one["known_size"],
-                "abandoned": one["abandoned"],
-                "closed_at": one["opened_at"],
-                "reason": one["reason"],
-            }
-            for one in openings
-        ],
-    }
-
-
-async def _checkpoint(connection: Any, quorum: int) -> dict[str, Any] | None:
-    found = await cosignatures.newest(connection, quorum)
-    if found is None:
-        return None
-    witnesses = [
-        {"witness": one["witness"], "key_id": one["key_id"].hex(), "cosigned_at": one["cosigned_at"]}
-        for one in await cosignatures.of_checkpoint(connection, found["size"])
-    ]
-    return {
-        "size": found["size"],
-        "root": base64.b64encode(found["root"]).decode(),
-        "note": found["cosigned"],
-        "published_at": found["published_at"],
-        "cosignatures": witnesses,
-    }
+        return await standing.standing(connection, caller.context.signer)
 
 
 @router.get("/events/{event_id}/proof", response_class=Response)
@@ -94,13 +49,5 @@ async def consistency(
 ) -> Response:
     """The proof that a log begins with the one of an older checkpoint: the line `old N`, then the hashes in base64."""
     async with caller.pool.acquire() as connection:
-        newest = await sequencer.sql.newest_checkpoint.one(connection)
-        newer = newest["size"] if newest and size is None else size or 0
-        if newest is None or not old <= newer <= newest["size"]:
-            raise NotFound(
-                f"No two checkpoints of {old} and {newer} records, one after the other",
-                "Fetch the newest checkpoint first",
-            )
-        hashes = await tree.consistency(connection, old, newer)
-    lines = [f"old {old}", *(base64.b64encode(one).decode() for one in hashes)]
-    return Response("\n".join(lines) + "\n", media_type="text/plain; charset=utf-8")
+        text = await proofs.consistency(connection, old, size)
+    return Response(text, media_type="text/plain; charset=utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import enum
 import re
@@ -64,11 +65,16 @@ async def write_bundle(
 
     The answer begins when the bundle is whole, which takes about a minute for a million events. One at a time is written.
     """
-    here = caller.context
     selection = Selection(
         since=_utc(since), until=_utc(until), agent_id=agent, command_id=command, command_type=command_type, kind=kind,
         result=result, actor=actor,
     )  # fmt: skip
+    return await hand_out_bundle(caller, selection, consistency_from)
+
+
+async def hand_out_bundle(caller: Caller, selection: Selection, consistency_from: int | None = None) -> Response:
+    """Writes a bundle, records that, and answers with it. Raises InvalidInput, or RateLimited while another is written."""
+    here = caller.context
     if selection.since and selection.until and not selection.since < selection.until:
         raise InvalidInput("The period ends before it begins", "Give since before until")
     if _writing.locked():
@@ -110,7 +116,13 @@ async def read_report(
     format: Annotated[Format, Query()] = Format.JSON,  # noqa: A002 - its name in the address
 ) -> Response:
     """The compliance report of a period of up to 400 days, as JSON, as HTML, or as PDF."""
-    selection = Selection(since=_utc(since), until=_utc(until) or datetime.datetime.now(datetime.UTC))
+    return await hand_out_report(caller, Selection(since=_utc(since), until=_utc(until)), format)
+
+
+async def hand_out_report(caller: Caller, selection: Selection, form: Format) -> Response:
+    """Makes the report of a period, until now if it has no end, records that, and answers with it. Raises InvalidInput."""
+    if selection.until is None:
+        selection = dataclasses.replace(selection, until=datetime.datetime.now(datetime.UTC))
     report.require_period(selection)
     async with caller.pool.acquire() as connection:
         made = await report.gather(connection, caller.context.signer.verifier, selection)
@@ -119,15 +131,15 @@ async def read_report(
             query=f"report {_told(selection)}",
         )  # fmt: skip
     content: bytes | str
-    if format == Format.JSON:
+    if form == Format.JSON:
         content = made.json()
-    elif format == Format.HTML:
+    elif form == Format.HTML:
         content = await asyncio.to_thread(report_pages.html, made)
     else:
         content = await asyncio.to_thread(report_pdf.pdf, made)
     name = _name(caller.context.signer.verifier.name, selection, "report")
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{format}"'}
-    return Response(content, media_type=MEDIA[format], headers=headers)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    return Response(content, media_type=MEDIA[form], headers=headers)
 
 
 def _utc(moment: datetime.datetime | None) -> datetime.datetime | None:

@@ -58,15 +58,22 @@ async def export(
         since=_utc(since), until=_utc(until), agent_id=agent_id, command_id=command_id, command_type=command_type, kind=kind,
         result=result, actor=actor,
     )  # fmt: skip
+    return await hand_out_export(caller, selection, format, after)
+
+
+async def hand_out_export(
+    caller: Caller, selection: Selection, form: Format = Format.CLOUDEVENTS, after: int | None = None
+) -> Response:
+    """Answers with an export, and records it. Raises InvalidInput."""
     if selection.since and selection.until and not selection.since < selection.until:
         raise InvalidInput("The period ends before it begins", "Give since before until")
     async with caller.pool.acquire() as connection:
         first, end = await reading.bounds(connection, selection)
         await events.record_read(
             connection, caller.actor, action="audit_exported", session=caller.principal.session,
-            query=f"{format} {_told(selection)}".strip(),
+            query=f"{form} {_told(selection)}".strip(),
         )  # fmt: skip
-    shape = formats.SHAPES[format]
+    shape = formats.SHAPES[form]
     first = first if after is None else max(first, after + 1)
     headers = {"Content-Disposition": f'attachment; filename="audit-trail.{shape.suffix}"'}
     header = shape.header if after is None else b""

@@ -11,6 +11,7 @@ from pydantic import Field
 from redflag.access.roles import Permission
 from redflag.audit import events, sequencer
 from redflag.publishing import targets
+from redflag.publishing.sender import Outcome
 from redflag.publishing.targets import Kind
 from redflag.web.api.fields import Body, span
 from redflag.web.guards import Caller, GuardedRoute, allow
@@ -97,6 +98,14 @@ async def remove_target(target_id: uuid.UUID, caller: Caller = allow(Permission.
 @router.post("/{target_id}/try")
 async def try_target(target_id: uuid.UUID, caller: Caller = allow(Permission.MANAGE_LOG)) -> dict[str, Any]:
     """Sends it the newest checkpoint now, and says what became of it. Recorded with the name of who asked."""
+    outcome = await record_try(caller, target_id)
+    async with caller.pool.acquire() as connection:
+        row = await targets.show(connection, target_id)
+        return {"ok": not outcome.error, "error": outcome.error or None, "target": _told(row, await _size(connection))}
+
+
+async def record_try(caller: Caller, target_id: uuid.UUID) -> Outcome:
+    """Sends a target the newest checkpoint now, and records who asked and what became of it. Raises NotFound."""
     async with caller.pool.acquire() as connection:
         await targets.show(connection, target_id)
     outcome = await caller.context.sender.try_now(target_id)
@@ -106,5 +115,4 @@ async def try_target(target_id: uuid.UUID, caller: Caller = allow(Permission.MAN
             result="failed" if outcome.error else "success",
             message=f"log target {outcome.name}: " + (outcome.error or f"has the checkpoint of {outcome.size} records"),
         )  # fmt: skip
-        row = await targets.show(connection, target_id)
-        return {"ok": not outcome.error, "error": outcome.error or None, "target": _told(row, await _size(connection))}
+    return outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redflag.cli import words
+from redflag import words
 from redflag.commands.states import Kind, Result
 
 _ENDS = {
@@ -13,6 +13,12 @@ _ENDS = {
     Result.FAILED: "failed",
     Result.ERROR: "failed with an error",
     Result.CANCELLED: "was cancelled",
+}
+_ACCESSES = {
+    "login": "logged in",
+    "logout": "logged out",
+    "history_read": "read the history",
+    "audit_exported": "exported the audit trail",
 }
 _STARTS = {
     Result.PENDING: "was enqueued",
@@ -30,15 +36,16 @@ def what(event: dict[str, Any]) -> str:
     if kind == Kind.LATE_RESULT:
         return f"{subject} {message}"
     told = message or str(event.get("action") or kind).replace("_", " ")
-    if kind == Kind.ACCESS and message and event.get("action"):
-        told = f"{str(event['action']).replace('_', ' ')}: {message}"
+    if kind == Kind.ACCESS and event.get("action"):
+        action = str(event["action"])
+        told = _ACCESSES.get(action, action.replace("_", " ")) + (f": {message}" if message else "")
     return f"refused: {told}" if event["result"] == Result.DENIED else told
 
 
 def _transition(event: dict[str, Any], message: str) -> str:
     result, metadata = event["result"], event.get("metadata") or {}
     if result == Result.TIMED_OUT:
-        return message or "timed out"
+        return (message or "timed out") + _detected(metadata)
     if result in _STARTS:
         # With words of its own it is not the first time: taken back, handed out again, parameters changed
         again = metadata.get("retried_from_id")
@@ -52,6 +59,15 @@ def _transition(event: dict[str, Any], message: str) -> str:
     if code and result != Result.CANCELLED:
         told += f" (exit code {code})"
     return told + (f": {message}" if message else "")
+
+
+def _detected(metadata: dict[str, Any]) -> str:
+    """Who found a timeout, and how long after its deadline, as far as its record says."""
+    by, late = metadata.get("detected_by"), metadata.get("lateness_ms")
+    told = f"; detected by {by.rpartition('@')[2]}" if isinstance(by, str) and by else ""
+    if isinstance(late, int | float) and not isinstance(late, bool):
+        told += (", " if told else "; ") + f"{words.length(late / 1000)} late"
+    return told
 
 
 def who(event: dict[str, Any]) -> str:

@@ -29,17 +29,20 @@ def duration(text: str, longest: float = LONGEST_SECONDS) -> float:
     return seconds
 
 
-def moment(text: str, now: datetime.datetime) -> datetime.datetime:
-    """A point in time: so long ago (2h, 3d), or ISO 8601; without a zone it is in this machine's. Raises InvalidInput."""
+def moment(text: str, now: datetime.datetime, zone: datetime.tzinfo | None = None) -> datetime.datetime:
+    """A point in time: so long ago (2h, 3d), or ISO 8601; without a zone it is in the one given, else in this machine's.
+
+    Raises InvalidInput, also for what lies beyond the calendar.
+    """
     if _PART.match(text.strip().lower()):
         return now - datetime.timedelta(seconds=duration(text, LONGEST_AGO))
     try:
         given = datetime.datetime.fromisoformat(text.strip())
-    except ValueError:
+        return given.replace(tzinfo=zone) if zone is not None and given.tzinfo is None else given.astimezone()
+    except (ValueError, OverflowError):
         raise InvalidInput(
             f"{text[:50]!r} is no time", "Give one such as 2h or 3d ago, or 2030-01-31T12:00:00+00:00"
         ) from None
-    return given.astimezone()
 
 
 def read(value: str | None) -> datetime.datetime | None:

@@ -6,7 +6,8 @@ import datetime
 
 import pytest
 
-from redflag.cli import sentences, words
+from redflag import words
+from redflag.commands import sentences
 from redflag.errors import InvalidInput
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
@@ -51,7 +52,14 @@ def test_a_moment_without_a_zone_is_in_the_zone_of_this_machine() -> None:
     assert words.moment("2026-02-01", NOW) == datetime.datetime(2026, 2, 1).astimezone()
 
 
-@pytest.mark.parametrize("text", ["yesterday", "12", "2026-13-01", "3 d ago", ""])
+def test_a_moment_without_a_zone_is_in_the_one_that_is_given() -> None:
+    assert words.moment("2026-02-01T08:30", NOW, datetime.UTC) == datetime.datetime(
+        2026, 2, 1, 8, 30, tzinfo=datetime.UTC
+    )
+    assert words.moment("2026-02-01T08:30+02:00", NOW, datetime.UTC).utcoffset() is not None
+
+
+@pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00:00+23:00", "12", "2026-13-01", "3 d ago", ""])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="2h"):
         words.moment(text, NOW)
@@ -148,6 +156,20 @@ def _event(result: str, message: str | None = None, **more: object) -> dict[str,
             _event("timed_out", "timed out after 2 h 0 min 3 s: the agent did not report within 2 h 0 min 0 s"),
             "scan_updates timed out after 2 h 0 min 3 s: the agent did not report within 2 h 0 min 0 s",
         ),
+        (
+            _event(
+                "timed_out",
+                "timed out after 2 h 0 min 3 s: the agent did not report within 2 h 0 min 0 s",
+                metadata={"detected_by": "timeout@server-2", "lateness_ms": 104},
+            ),
+            "scan_updates timed out after 2 h 0 min 3 s: the agent did not report within 2 h 0 min 0 s; detected by server-2, 0.1 s late",
+        ),
+        (
+            _event("timed_out", metadata={"detected_by": "db:postgres", "lateness_ms": 90_000}),
+            "scan_updates timed out; detected by db:postgres, 1 min 30 s late",
+        ),
+        (_event("timed_out", metadata={"detected_by": 7, "lateness_ms": "soon"}), "scan_updates timed out"),
+        (_event("timed_out", metadata={"lateness_ms": 0}), "scan_updates timed out; 0 s late"),
         (
             _event("success", "timed_out; the agent reported success 47 min 0 s later", kind="late_result"),
             "scan_updates timed_out; the agent reported success 47 min 0 s later",
