@@ -47,24 +47,29 @@ async def run(bench: Bench) -> None:
         await fill.pending(database.superuser, agents // 100, of_agents=agents, due="now() + interval '1 day'")
         await database.settle()
         bench.say(f"filled in {time.perf_counter() - began:.0f} s")
-        cookie = await _log_in(database)
+        cookies = await _log_in(database)
+        cookie = cookies[0]
         async with database.server() as server:
             pages = await _pages(database)
             first = await _first_bytes(server, cookie, pages, bench.of(5, 20))
             shown = await _shown(server, cookie, pages)
             size = f"{agents:,} agents, {agents * UPDATES_EACH:,} updates and {records:,} records"
             _add_pages(bench, first, shown, size)
-            await _open_pages(bench, server, cookie, agents)
+            await _open_pages(bench, server, cookies, agents)
 
 
-async def _log_in(database: Database) -> str:
+async def _log_in(database: Database) -> list[str]:
+    """A session of each of four people."""
+    made = []
     async with database.pool(2) as connections:
-        async with connections.acquire() as connection:
-            await users.create(
-                connection, actors.service("bench", "here"), "bench", Role.ADMIN, PASSWORD, must_change_password=False
-            )
-        session = await sessions.log_in(connections, "bench", PASSWORD, "127.0.0.1")
-    return f"{COOKIE}={session.token}"
+        for name in ("ada", "grace", "linus", "margaret"):
+            async with connections.acquire() as connection:
+                await users.create(
+                    connection, actors.service("bench", "here"), name, Role.ADMIN, PASSWORD, must_change_password=False
+                )
+            session = await sessions.log_in(connections, name, PASSWORD, "127.0.0.1")
+            made.append(f"{COOKIE}={session.token}")
+    return made
 
 
 async def _pages(database: Database) -> list[str]:
@@ -160,13 +165,13 @@ def _add_pages(bench: Bench, first: dict[str, list[float]], shown: dict[str, flo
         )  # fmt: skip
 
 
-async def _open_pages(bench: Bench, server: Server, cookie: str, agents: int) -> None:
+async def _open_pages(bench: Bench, server: Server, cookies: list[str], agents: int) -> None:
     """Check-ins alone and beside open pages, in turn, so that a machine that changes its speed does not decide it."""
     seconds = bench.of(5, 40)
-    alone, beside, counts = [], [], {"beats": 0, "regions": 0, "errors": 0}
+    alone, beside, counts = [], [], {"beats": 0, "pushed": 0, "regions": 0, "errors": 0}
     for _ in range(bench.of(1, 3)):
         alone.append(await _check_ins(server, agents, seconds))
-        async with _watching(server, cookie, counts):
+        async with _watching(server, cookies, counts):
             beside.append(await _check_ins(server, agents, seconds))
     before, after = quantile([one.p99 for one in alone], 0.5), quantile([one.p99 for one in beside], 0.5)
     bench.add(
@@ -185,8 +190,8 @@ async def _check_ins(server: Server, agents: int, seconds: float) -> load.Report
 
 
 @contextlib.asynccontextmanager
-async def _watching(server: Server, cookie: str, counts: dict[str, int]) -> AsyncIterator[None]:
-    argv = [sys.executable, str(Path(__file__).with_name("watchers.py")), server.url, cookie, "/", str(OPEN)]
+async def _watching(server: Server, cookies: list[str], counts: dict[str, int]) -> AsyncIterator[None]:
+    argv = [sys.executable, str(Path(__file__).with_name("watchers.py")), server.url, "/", str(OPEN), *cookies]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - it is short
     assert process.stdin
     assert process.stdout

@@ -57,7 +57,9 @@ from redflag.web.api import (
 from redflag.web.context import Context
 from redflag.web.dashboard import app as dashboard
 from redflag.web.dashboard import errors as dashboard_errors
+from redflag.web.dashboard import overview
 from redflag.web.dashboard.live import Pulse
+from redflag.web.dashboard.pushed import Pushed
 from redflag.web.dashboard.summary import Summary
 from redflag.web.guards import GuardedRoute
 
@@ -115,6 +117,7 @@ def make_app(settings: Settings, database_url: str) -> ASGIApp:
             Sender(connections, signer, settings.checkpoints),
             Daily(connections, _pruning(settings, database_url)),
             Pulse(connections),
+            Pushed({"glance": overview.glance}),
             Summary(connections, settings.check_in_interval),
             Facets(connections),
         )

@@ -24,6 +24,7 @@ from redflag.updates.outcomes import Reports
 
 if TYPE_CHECKING:
     from redflag.web.dashboard.live import Pulse
+    from redflag.web.dashboard.pushed import Pushed
     from redflag.web.dashboard.summary import Summary
 
 
@@ -44,6 +45,7 @@ class Context:
     sender: Sender
     pruning: Daily
     pulse: Pulse
+    pushed: Pushed
     summary: Summary
     facets: Facets
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from redflag.access.roles import Role
+from redflag.access.roles import PERMISSIONS, Role
 from redflag.audit import actor as actors
 from redflag.commands import queue
 from redflag.errors import Overloaded
-from redflag.web.dashboard import live
+from redflag.web.dashboard import live, pushed
 
 
 async def _events(person):
@@ -111,3 +112,55 @@ async def test_one_person_does_not_take_the_streams_of_all(person, viewer, base_
         events = _events(viewer)
         assert (await anext(events))[0] == "pulse"
         await events.aclose()
+
+
+async def _first_region(somebody):
+    async with somebody.stream("GET", "/live?region=glance") as answer:
+        name = ""
+        async for line in answer.aiter_lines():
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: ") and name == "region":
+                return json.loads(line[6:])
+    raise AssertionError("the stream ended")
+
+
+async def test_a_region_is_sent_along_with_the_stream_to_each_as_they_may_see_it(admin, viewer):
+    async with asyncio.timeout(30):
+        told, less = await asyncio.gather(_first_region(admin), _first_region(viewer))
+    assert told["id"] == less["id"] == "glance"
+    assert "What needs a person now" in told["html"]
+    assert "Last fsck" in told["html"]
+    assert "Last fsck" not in less["html"]
+
+
+async def test_a_region_is_drawn_once_for_all_who_may_see_the_same():
+    drawn = []
+
+    async def draw(visitor):
+        drawn.append(visitor.principal.role)
+        await asyncio.sleep(0)
+        return f"for {visitor.principal.role}"
+
+    def visitor(role: Role):
+        return SimpleNamespace(principal=SimpleNamespace(role=role, permissions=PERMISSIONS[role]))
+
+    regions = pushed.Pushed({"glance": draw})
+    people = [visitor(Role.ADMIN), visitor(Role.VIEWER), visitor(Role.ADMIN)] * 20
+    told = await asyncio.gather(*(regions.event("glance", one) for one in people))
+    assert sorted(drawn) == [Role.ADMIN, Role.VIEWER]
+    assert len(set(told)) == 2
+    assert told[0] == b'event: region\ndata: {"id":"glance","html":"for admin"}\n\n'
+
+
+async def test_a_region_that_there_is_not_is_not_sent(admin):
+    async with admin.stream("GET", "/live?region=secrets") as answer:
+        assert answer.status_code == 200
+        seen = []
+        async with asyncio.timeout(30):
+            async for line in answer.aiter_lines():
+                if line.startswith("event: "):
+                    seen.append(line[7:])
+                if len(seen) == 3:
+                    break
+    assert seen == ["pulse"] * 3

@@ -2,8 +2,9 @@
 
 A page holds one stream of events. A beat names subjects (commands, agents, …); the page's regions that show them ask for
 themselves anew. With many pages beats come less often and the pages answer them at moments of their own, so that open pages
-cost the server the same however many there are. Nobody listens: nothing is looked for. A stream ends when its session does,
-and when the server stops. Nobody takes the streams of everybody: one person has so many of a process, and no more.
+cost the server the same however many there are; a region that many keep open is drawn once for all and sent along (`pushed`).
+Nobody listens: nothing is looked for. A stream ends soon after its session, and when the server stops. Nobody takes the streams
+of everybody: one person has so many of a process, and no more.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from redflag.access.principals import Authenticator
 from redflag.access.roles import Permission
 from redflag.database import queries
 from redflag.errors import NotAuthenticated, Overloaded
@@ -43,6 +43,11 @@ PAGES_A_SECOND = 40
 PRESENCE_SECONDS = 10.0
 # A page that hears nothing for longer calls itself stale
 SILENCE_SECONDS = 8.0
+# Pages are told a few at a time, so that whoever else waits for this process is answered in between
+AT_ONCE = 10
+BETWEEN_SECONDS = 0.005
+# A stream looks so often whether its session is over
+CHECK_SECONDS = 10.0
 # Records of the last moment may be committed after later ones were seen
 OVERLAP = datetime.timedelta(seconds=0.5)
 
@@ -58,6 +63,8 @@ class Pulse:
         self._of: Counter[Any] = Counter()
         self._closed = False
         self._somebody = asyncio.Event()
+        self._echo: asyncio.Task[None] | None = None
+        self._echoed = 0.0
 
     def __len__(self) -> int:
         return len(self._told)
@@ -117,7 +124,7 @@ class Pulse:
             except Exception:  # pages that are not told go stale and say so; the sweep beside this must not end
                 log.exception("could not look for what changed, and will look again")
                 pause = 5.0
-            self.tell(subjects)
+            await self._tell_in_turn(subjects)
             await _first(stop.wait(), asyncio.sleep(pause))
         self.release()
 
@@ -128,10 +135,29 @@ class Pulse:
                 told.update(subjects)
                 woken.set()
 
+    def echo(self, seconds: float) -> None:
+        """Tells every page once more in a while, for what was told before it was counted. What that asks for has no echo of its own."""
+        if time.monotonic() - self._echoed > BEAT_SECONDS and (self._echo is None or self._echo.done()):
+            self._echo = asyncio.ensure_future(self._tell_again(seconds))
+
+    async def _tell_again(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._echoed = time.monotonic()
+        await self._tell_in_turn({"presence"})
+
+    async def _tell_in_turn(self, subjects: set[str]) -> None:
+        for place, (woken, told) in enumerate(list(self._told.items()) if subjects else ()):
+            told.update(subjects)
+            woken.set()
+            if place % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(BETWEEN_SECONDS)
+
     def release(self) -> None:
         """Ends every stream, and begins none: the server stops."""
         self._closed = True
         self._somebody.set()
+        if self._echo is not None:
+            self._echo.cancel()
         for woken in self._told:
             woken.set()
 
@@ -161,27 +187,38 @@ async def _first(*waits: Any) -> None:
 
 
 @router.get("")
-async def stream(request: Request, visitor: Visitor = enter(Permission.READ_FLEET)) -> Response:
-    """The stream of a page: `pulse` events with the subjects that changed, and `bye` when the session is over."""
-    pulse, token, person = visitor.context.pulse, door.session_token(request), visitor.principal.user_id
+async def stream(
+    request: Request,
+    visitor: Visitor = enter(Permission.READ_FLEET),
+    region: Annotated[str, Query(max_length=50, description="of the page, to be sent along whenever it changed")] = "",
+) -> Response:
+    """The stream of a page: `pulse` events with the subjects that changed, `region` events, and `bye` when the session is over."""
+    pulse = visitor.context.pulse
     # Before the answer begins: afterwards nothing can be refused
-    pulse.require_room(person)
+    pulse.require_room(visitor.principal.user_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    pushed = region if region in visitor.context.pushed else ""
     return StreamingResponse(
-        _events(pulse, visitor.context.authenticator, token, person), media_type="text/event-stream", headers=headers
+        _events(visitor, door.session_token(request), pushed), media_type="text/event-stream", headers=headers
     )
 
 
-async def _events(pulse: Pulse, authenticator: Authenticator, token: str, person: Any) -> AsyncIterator[bytes]:
+async def _events(visitor: Visitor, token: str, region: str) -> AsyncIterator[bytes]:
+    pulse = visitor.context.pulse
     yield b"retry: 3000\n\n" + _event("pulse", {"subjects": [], "spread": 0})
+    checked = time.monotonic()
     # Others came in between: the browser asks again, and is then refused in time
     with contextlib.suppress(Overloaded):
-        async for subjects in pulse.listen(person):
-            try:
-                await authenticator.authenticate(token)
-            except NotAuthenticated:
-                yield _event("bye", {})
-                return
+        async for subjects in pulse.listen(visitor.principal.user_id):
+            if time.monotonic() - checked > CHECK_SECONDS:
+                checked = time.monotonic()
+                try:
+                    await visitor.context.authenticator.authenticate(token)
+                except NotAuthenticated:
+                    yield _event("bye", {})
+                    return
+            if region and subjects:
+                yield await visitor.context.pushed.event(region, visitor)
             spread = round(pulse.beat_seconds * 1000 - BEAT_SECONDS * 1000)
             yield _event("pulse", {"subjects": sorted(subjects), "spread": spread})
 

@@ -3,7 +3,13 @@
 // <div hx-get="…" hx-trigger="live:commands from:body"> is drawn anew when commands changed; with slow:commands at most every few
 // seconds, and once more after the last change, so that what is shown last is how it is. Where no stream comes through, the
 // regions are asked for every few seconds instead. When nothing was heard of the server for a while the page says that it is stale.
+//
+// One region of a page may be sent along with the stream, <div id="…" data-pushed hx-get="…" hx-trigger="pull from:body">: it asks for
+// itself only where no stream comes through, and after an act.
+import htmx from "htmx.org/dist/htmx.esm.js";
+
 const page = document.body;
+const pushed = document.querySelector("[data-pushed]");
 const SUBJECTS = ["agents", "presence", "commands", "updates", "records", "log", "settings"];
 // The server says something every 8 s at the least; a stream that broke is known at once
 const STALE_MS = 12_000;
@@ -43,7 +49,24 @@ function slowly(subject) {
 }
 
 // An act's answer names subjects as well, by the header HX-Trigger; what is shown slowly hears of them too
-SUBJECTS.forEach((subject) => page.addEventListener(`live:${subject}`, (event) => event.target !== page && slowly(subject)));
+SUBJECTS.forEach((subject) => page.addEventListener(`live:${subject}`, (event) => {
+  if (event.target === page) return;
+  slowly(subject);
+  pull();
+}));
+
+function pull() {
+  if (pushed) page.dispatchEvent(new CustomEvent("pull"));
+}
+
+/** Draws the region that came with the stream, unless somebody is being asked about what stands in it. */
+function draw({ id, html }) {
+  const target = document.getElementById(id);
+  if (!target) return;
+  const detail = { target, shouldSwap: true };
+  target.dispatchEvent(new CustomEvent("htmx:beforeSwap", { bubbles: true, detail }));
+  if (detail.shouldSwap) htmx.swap(target, html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 20 }, { eventInfo: { target } });
+}
 
 function stale(is) {
   const notice = document.getElementById("stale");
@@ -52,7 +75,8 @@ function stale(is) {
 }
 
 function connect() {
-  const stream = new EventSource("/live");
+  const stream = new EventSource(pushed ? `/live?region=${pushed.id}` : "/live");
+  stream.addEventListener("region", (event) => draw(JSON.parse(event.data)));
   stream.addEventListener("open", () => {
     streaming = true;
     heard = Date.now();
@@ -87,6 +111,7 @@ async function poll() {
     heard = Date.now();
     stale(false);
     announce(SUBJECTS);
+    pull();
   } catch {
     // not heard of: the notice says so
   }
