@@ -91,7 +91,9 @@ class Bench:
         print(f"  {time.perf_counter() - self._began:6.1f} s  {what}", file=sys.stderr, flush=True)
 
     def add(self, result: Result) -> Result:
-        """Keeps a result and prints it."""
+        """Keeps a result and prints it. A short run says so in its title: the file may hold figures of both."""
+        if self.quick:
+            result.title += ", short run"
         self.run.results.append(result)
         print(line(result), flush=True)
         return result

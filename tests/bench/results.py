@@ -100,7 +100,7 @@ def merge(old: Run, new: Run) -> Run:
     kept = [one for one in old.results if one.name not in again]
     return Run(
         machine=new.machine,
-        quick=old.quick or new.quick,
+        quick=old.quick and new.quick,
         began_at=new.began_at,
         seconds=old.seconds + new.seconds,
         results=kept + new.results,
