@@ -72,7 +72,7 @@ async def page(connection: Any, shown: Filter, *, cursor: str | None = None, lim
     limit = max(1, min(limit, PAGE_LIMIT))
     if shown.text is not None and not (shown.agent_id or shown.command_id):
         shown = _within_period(shown)
-    parameters = vars(shown) | {"text": None if shown.text is None else f"%{_escaped(shown.text)}%"}
+    parameters = vars(shown) | {"text": None if shown.text is None else queries.containing(shown.text)}
     if shown.agent_id is None and shown.actor and (acting := _AGENT.fullmatch(shown.actor)):
         parameters["agent_id"] = uuid.UUID(acting[1])
     try:
@@ -135,7 +135,3 @@ def _within_period(shown: Filter) -> Filter:
             "Name an agent or a command, or a period with since and until",
         )
     return dataclasses.replace(shown, since=since)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\x00", "").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -80,3 +80,8 @@ class Queries:
 def load(module_file: str, name: str = "queries.sql") -> Queries:
     """The queries of `name` beside the module whose `__file__` is given."""
     return Queries(Path(module_file).with_name(name))
+
+
+def containing(text: str) -> str:
+    """The pattern by which LIKE finds a text anywhere. A NUL byte, which no text of the database holds, is left out."""
+    return "%" + text.replace("\x00", "").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

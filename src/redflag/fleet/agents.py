@@ -50,7 +50,7 @@ def online_seconds(check_in_interval: int) -> float:
 
 def like(text: str | None) -> str | None:
     """The pattern that finds a text anywhere; None for none."""
-    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" if text else None
+    return queries.containing(text) if text else None
 
 
 async def show(connection: Any, agent_id: uuid.UUID) -> dict[str, Any]:

@@ -46,9 +46,7 @@ class Filter:
 
 def pattern(text: str | None) -> str | None:
     """A text to be found anywhere, for ILIKE; None for none."""
-    if not text:
-        return None
-    return "%" + text.replace("\x00", "").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    return queries.containing(text) if text else None
 
 
 async def find(connection: Any, shown: Filter, *, after: Key | None = None, limit: int = 100) -> list[Key]:

@@ -20,7 +20,7 @@ from redflag.audit import bundle, events, report, report_pages, report_pdf
 from redflag.audit.export.reading import Selection
 from redflag.commands.states import Kind, Result
 from redflag.errors import InvalidInput, RateLimited
-from redflag.web.api.fields import Word
+from redflag.web.api.fields import Word, utc
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
@@ -66,7 +66,7 @@ async def write_bundle(
     The answer begins when the bundle is whole, which takes about a minute for a million events. One at a time is written.
     """
     selection = Selection(
-        since=_utc(since), until=_utc(until), agent_id=agent, command_id=command, command_type=command_type, kind=kind,
+        since=utc(since), until=utc(until), agent_id=agent, command_id=command, command_type=command_type, kind=kind,
         result=result, actor=actor,
     )  # fmt: skip
     return await hand_out_bundle(caller, selection, consistency_from)
@@ -116,7 +116,7 @@ async def read_report(
     format: Annotated[Format, Query()] = Format.JSON,  # noqa: A002 - its name in the address
 ) -> Response:
     """The compliance report of a period of up to 400 days, as JSON, as HTML, or as PDF."""
-    return await hand_out_report(caller, Selection(since=_utc(since), until=_utc(until)), format)
+    return await hand_out_report(caller, Selection(since=utc(since), until=utc(until)), format)
 
 
 async def hand_out_report(caller: Caller, selection: Selection, form: Format) -> Response:
@@ -140,10 +140,6 @@ async def hand_out_report(caller: Caller, selection: Selection, form: Format) ->
     name = _name(caller.context.signer.verifier.name, selection, "report")
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     return Response(content, media_type=MEDIA[form], headers=headers)
-
-
-def _utc(moment: datetime.datetime | None) -> datetime.datetime | None:
-    return moment.replace(tzinfo=datetime.UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _told(selection: Selection) -> str:

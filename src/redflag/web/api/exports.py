@@ -20,7 +20,7 @@ from redflag.audit.export.formats import Format
 from redflag.audit.export.reading import Selection
 from redflag.commands.states import Kind, Result
 from redflag.errors import InvalidInput
-from redflag.web.api.fields import Body, Word
+from redflag.web.api.fields import Body, Word, utc
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 log = logging.getLogger("redflag.web")
@@ -55,7 +55,7 @@ async def export(
     once an hour for a selection.
     """
     selection = Selection(
-        since=_utc(since), until=_utc(until), agent_id=agent_id, command_id=command_id, command_type=command_type, kind=kind,
+        since=utc(since), until=utc(until), agent_id=agent_id, command_id=command_id, command_type=command_type, kind=kind,
         result=result, actor=actor,
     )  # fmt: skip
     return await hand_out_export(caller, selection, format, after)
@@ -102,10 +102,6 @@ async def _pieces(
         if page.entries:
             # Beside the event loop, which has agents to answer meanwhile
             yield await asyncio.to_thread(formats.written, shape, page.entries, origin)
-
-
-def _utc(moment: datetime.datetime | None) -> datetime.datetime | None:
-    return moment.replace(tzinfo=datetime.UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _told(selection: Selection) -> str:

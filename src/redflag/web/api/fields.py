@@ -36,6 +36,11 @@ def span(seconds: float | None) -> datetime.timedelta | None:
     return None if seconds is None else datetime.timedelta(seconds=seconds)
 
 
+def utc(moment: datetime.datetime | None) -> datetime.datetime | None:
+    """A time that was given; without a zone it is UTC."""
+    return moment.replace(tzinfo=datetime.UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 def position(cursor: str | None) -> tuple[datetime.datetime, uuid.UUID] | None:
     """Where a list goes on. Raises InvalidInput."""
     return decode_cursor(cursor) if cursor else None

@@ -12,7 +12,7 @@ from redflag.access.roles import Permission
 from redflag.audit import events, sequencer
 from redflag.commands import history
 from redflag.commands.states import Kind, Result
-from redflag.web.api.fields import Cursor, Limit, Text, Word
+from redflag.web.api.fields import Cursor, Limit, Text, Word, utc
 from redflag.web.guards import Caller, GuardedRoute, allow
 
 router = APIRouter(prefix="/api/v1/commands", tags=["history"], route_class=GuardedRoute)
@@ -46,8 +46,8 @@ async def read_history(
         actor=actor,
         kind=kind,
         action=action,
-        since=_utc(since),
-        until=_utc(until),
+        since=utc(since),
+        until=utc(until),
         text=text,
         include_timeout=include_timeout,
     )
@@ -61,7 +61,3 @@ async def read_history(
     for event in page.events:
         event["position"] = positions.get(event["id"])
     return {"events": page.events, "next_cursor": page.next_cursor}
-
-
-def _utc(moment: datetime.datetime | None) -> datetime.datetime | None:
-    return moment.replace(tzinfo=datetime.UTC) if moment is not None and moment.tzinfo is None else moment

@@ -96,15 +96,17 @@ def page(request: Request, visitor: Visitor | None, template: str, status: int =
     said |= {"server_time": datetime.datetime.now(datetime.UTC)}
     region = request.headers.get("hx-target", "") if "hx-request" in request.headers else ""
     if region in found.blocks:
-        context = found.new_context(said)
-        return HTMLResponse("".join(found.blocks[region](context)), status, HEADERS)
+        return HTMLResponse(_drawn(found, region, said), status, HEADERS)
     return HTMLResponse(found.render(said), status, HEADERS)
 
 
 def block(template: str, region: str, visitor: Visitor, **data: Any) -> str:
     """One block of a page's template: a region, for whoever has no request for it."""
-    found = environment().get_template(template)
-    return "".join(found.blocks[region](found.new_context(data | {"visitor": visitor})))
+    return _drawn(environment().get_template(template), region, data | {"visitor": visitor})
+
+
+def _drawn(template: jinja2.Template, region: str, said: dict[str, Any]) -> str:
+    return "".join(template.blocks[region](template.new_context(said)))
 
 
 def done(
